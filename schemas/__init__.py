@@ -1,0 +1,10 @@
+"""The contract between Admin and Query: one topic, one event, one encoding.
+
+In the order a record meets them:
+
+- `events`: the file event as both sides hold it in memory
+- `codec`: a file event to bytes and back, for every schema version ever written
+- `avro/`: those versions, kept for ever, because a compacted topic may hold records of any of them
+- `examples/`: golden records of each version, byte for byte
+- `topics`: the topic's card (who writes, who reads, how it is configured and why)
+"""
