@@ -1,0 +1,12 @@
+"""What both services stand on. Knows the contract (`schemas`), never a service.
+
+- `settings`: the part of the environment that every process reads
+- `kafka`, `postgres`: clients made one way everywhere, and their checks at start
+- `migrations`: a database brought to its newest shape, safe to run twice at once
+- `topics`: topics made from their cards, and where a broker differs from them
+- `errors`, `http`: one base for what can go wrong, mapped to problem+json in one place
+- `health`: what a process answers on its management port
+- `process`: start, signals, drain, exit
+- `retries`: how long to wait before trying again
+- `logging`: structured logs, for a terminal or for a collector
+"""

@@ -1,0 +1,30 @@
+"""A foreseen fault says three things as data: what it is over HTTP, whether to try again, what to tell the caller.
+
+Each service has one base of its own below `ServiceError`; `runtime.http` is the only place that reads these.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One field of a request that was refused, named as the caller named it."""
+
+    field: str
+    message: str
+
+
+class ServiceError(Exception):
+    """A fault that has a name. `str(error)` is one sentence for the person who caused or can mend it."""
+
+    status: ClassVar[int] = 500
+    """HTTP status (RFC 9110)."""
+    title: ClassVar[str] = "Internal error"
+    """Same for every occurrence (RFC 9457, section 3.1.3)."""
+    retryable: ClassVar[bool] = False
+    """True when the same call may succeed later."""
+
+    def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail)
+        self.errors = errors

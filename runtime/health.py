@@ -1,0 +1,99 @@
+"""Alive and ready are different questions: alive never depends on others, ready names what is missing.
+
+`/health/live` answers while the event loop turns. `/health/ready` asks every check and answers 503 with the
+reasons when one fails. `/metrics` is Prometheus text. All three live on the management port.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+CHECK_SECONDS = 2.0
+"""A dependency that takes longer than this to say it is there counts as away."""
+
+
+class NotReadyError(Exception):
+    """The process cannot do its work now; the message says why."""
+
+
+Check = Callable[[], Awaitable[None]]
+"""Returns when the dependency is there, raises when it is not."""
+
+
+class Health:
+    """What a process needs to be ready, each need under its name."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+
+    def require(self, name: str, check: Check) -> None:
+        """Make readiness depend on `check`."""
+        self._checks[name] = check
+
+    async def reasons(self) -> dict[str, str]:
+        """Ask all checks at once.
+
+        Returns:
+            What fails, by name, with its reason; empty when ready.
+        """
+        answers = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
+        return {name: reason for name, reason in zip(self._checks, answers, strict=True) if reason}
+
+    async def _ask(self, check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await check()
+        except TimeoutError:
+            return f"no answer within {CHECK_SECONDS:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever fails is the reason that is reported
+            return str(error) or type(error).__name__
+        return None
+
+
+class Condition:
+    """The readiness of a loop that runs by itself: it says when it works and when it does not."""
+
+    def __init__(self, reason: str = "starting") -> None:
+        self._reason: str | None = reason
+
+    def met(self) -> None:
+        """The loop does its work."""
+        self._reason = None
+
+    def unmet(self, reason: str) -> None:
+        """The loop cannot do its work, for this reason."""
+        self._reason = reason
+
+    async def check(self) -> None:
+        """Raise NotReadyError with the reason while the condition is unmet."""
+        if self._reason is not None:
+            raise NotReadyError(self._reason)
+
+
+def management_app(health: Health) -> Starlette:
+    """The application of the management port."""
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(_: Request) -> Response:
+        reasons = await health.reasons()
+        if reasons:
+            return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", metrics),
+        ]
+    )

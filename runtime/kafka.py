@@ -1,0 +1,96 @@
+"""Every Kafka client is made here, so that reads see only committed records and writes are never half-acknowledged."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import stamina
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+REQUEST_TIMEOUT_MS: Final = 5_000
+"""One request to a broker. Shorter than the transaction time-out, so a stuck broker is noticed inside it."""
+
+TRANSACTION_TIMEOUT_MS: Final = 10_000
+"""After this the broker aborts an abandoned transaction, which until then hides everything behind it."""
+
+
+def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIOKafkaProducer:
+    """A producer that fences every earlier holder of `transactional_id` when it starts (KIP-98)."""
+    return AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers,
+        client_id=transactional_id,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        acks="all",
+        compression_type="zstd",
+        # A transaction's records are sent as soon as they are handed over: the relay has batched them already.
+        linger_ms=0,
+        max_batch_size=512 * 1024,
+        max_request_size=4 * 1024 * 1024,
+    )
+
+
+def group_consumer(bootstrap_servers: str, group: str, client_id: str, **options: Any) -> AIOKafkaConsumer:
+    """A member of a consumer group that commits nothing by itself and begins at the beginning."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        group_id=group,
+        client_id=client_id,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **options,
+    )
+
+
+def plain_consumer(bootstrap_servers: str, **options: Any) -> AIOKafkaConsumer:
+    """A reader outside every group, for partitions that it assigns to itself."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **options,
+    )
+
+
+@asynccontextmanager
+async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def partition_count(admin: AIOKafkaAdminClient, topic: str) -> int:
+    """How many partitions a topic has; 0 when the broker does not (yet) know it."""
+    [description] = await admin.describe_topics([topic])
+    return len(description["partitions"])
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, KafkaError) and bool(error.retriable)
+
+
+# The first question about any group makes the broker make its topic of offsets; until then it knows no coordinator.
+@stamina.retry(on=_passes, timeout=15)
+async def group_lag(bootstrap_servers: str, group: str, topic: str) -> int:
+    """Records of `topic` that `group` has not yet committed, over all partitions; transaction markers count.
+
+    The log's end is the last stable offset, so an idle group that has read all shows 0.
+    """
+    async with admin_client(bootstrap_servers) as admin:
+        partitions = [TopicPartition(topic, number) for number in range(await partition_count(admin, topic))]
+        committed = await admin.list_consumer_group_offsets(group, partitions=partitions)
+    async with plain_consumer(bootstrap_servers) as consumer:
+        consumer.assign(partitions)
+        begins = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+    # A group that never committed stands at -1: it has the whole log before it.
+    return sum(max(0, ends[one] - max(committed[one].offset, begins[one])) for one in partitions)

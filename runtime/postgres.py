@@ -1,0 +1,86 @@
+"""Every connection is made here, named after its process, and only to a database that folds Cyrillic case.
+
+Under the plain C locale `lower('Ж')` changes nothing and search would silently miss Russian names, so each process
+checks at start that the database uses the `builtin` provider (PostgreSQL 17 and later).
+"""
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+LOCALES = ("C.UTF-8", "PG_UNICODE_FAST")
+
+AWAY = (
+    ConnectionError,
+    TimeoutError,
+    asyncpg.exceptions.PostgresConnectionError,
+    asyncpg.exceptions.InterfaceError,
+    asyncpg.exceptions.CannotConnectNowError,
+    asyncpg.exceptions.AdminShutdownError,
+    asyncpg.exceptions.CrashShutdownError,
+    asyncpg.exceptions.TooManyConnectionsError,
+)
+"""Errors that mean the server is away or going: the same call may succeed later."""
+
+SELECT_LOCALE = """
+SELECT datlocprovider = 'b' AS builtin, datlocale AS locale
+FROM pg_database WHERE datname = current_database()
+"""
+
+
+class WrongLocaleError(Exception):
+    """The database would not fold case outside ASCII. Make it anew; the message says how."""
+
+
+async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeout: float = 30) -> asyncpg.Pool:
+    """A pool for hand-written SQL.
+
+    Args:
+        url: postgresql://user:password@host:port/database
+        process: shown in pg_stat_activity
+        max_size: connections at most
+        command_timeout: seconds that one statement may take, as seen from here
+
+    Raises:
+        WrongLocaleError: see the module.
+    """
+    pool = await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=max_size,
+        command_timeout=command_timeout,
+        server_settings={"application_name": process},
+    )
+    async with pool.acquire() as connection:
+        await check_locale(connection)
+    return pool
+
+
+def open_engine(url: str, process: str, *, pool_size: int = 10) -> AsyncEngine:
+    """A SQLAlchemy engine over asyncpg for the same kind of URL."""
+    return create_async_engine(
+        sqlalchemy_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        # No ping before each use: after a restart of the server the first request to notice empties the pool.
+        connect_args={"server_settings": {"application_name": process}, "timeout": 5, "command_timeout": 30},
+    )
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The URL with SQLAlchemy's name of the driver."""
+    return "postgresql+asyncpg://" + url.split("://", 1)[1]
+
+
+async def check_locale(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> None:
+    """Refuse a database that cannot fold Cyrillic case.
+
+    Raises:
+        WrongLocaleError: see the module.
+    """
+    row = await connection.fetchrow(SELECT_LOCALE)
+    assert row is not None  # noqa: S101 - the current database is in pg_database
+    if not row["builtin"] or row["locale"] not in LOCALES:
+        raise WrongLocaleError(
+            "This database does not use the builtin C.UTF-8 locale, so lower('Ж') may do nothing. Create it with: "
+            "CREATE DATABASE … TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+        )

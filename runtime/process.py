@@ -1,0 +1,117 @@
+"""A process runs its tasks until told to stop, lets each finish what it has in hand, and then exits 0.
+
+One task that fails ends the process with exit code 1: a supervisor restarting it is better than half a process.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import structlog
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from runtime.health import Health, management_app
+from runtime.logging import configure_logging
+from runtime.settings import ProcessSettings
+
+Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""Runs until the event is set, then finishes what it has in hand and returns."""
+
+S = TypeVar("S", bound=ProcessSettings)
+
+DRAIN_SECONDS = 10
+"""How long open requests may take after the signal."""
+
+_log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run_process`, which has more than one server to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def http_server(app: Any, host: str, port: int) -> Task:
+    """A task that serves `app` and drains open requests at the end."""
+
+    async def serve(stopping: asyncio.Event) -> None:
+        server = _Server(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+        serving = asyncio.create_task(server.serve())
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        server.should_exit = True
+        await serving
+
+    return serve
+
+
+async def run_process(name: str, health: Health, management: tuple[str, int], *tasks: Task) -> None:
+    """Run `tasks` and the management server until SIGTERM, SIGINT or the failure of one of them.
+
+    The management server answers until the others have finished.
+
+    Raises:
+        BaseExceptionGroup: a task failed; the rest were cancelled.
+    """
+    stopping = asyncio.Event()
+    drained = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(http_server(management_app(health), *management)(drained))
+        _log.info(f"{name} started")
+        async with asyncio.TaskGroup() as workers:
+            workers.create_task(stopping.wait())
+            for task in tasks:
+                workers.create_task(task(stopping))
+        drained.set()
+    _log.info(f"{name} stopped")
+
+
+def run_to_exit(name: str, settings_type: type[S], main: Callable[[S], Coroutine[Any, Any, None]]) -> None:
+    """Read the settings once and run a process to its end.
+
+    Exit codes: 0 after a signal, 1 after a failure (logged once), 2 when the settings are wrong.
+    """
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        for one in error.errors():
+            sys.stderr.write(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}\n")
+        sys.exit(2)
+    configure_logging(name, settings.log_level, settings.log_format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main(settings))
+    except Exception as error:  # noqa: BLE001 - the top of the process
+        for cause in _leaves(error):
+            _log.error("process failed", error=f"{type(cause).__name__}: {cause}", exc_info=cause)
+        sys.exit(1)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

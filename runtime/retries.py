@@ -1,0 +1,25 @@
+"""Waiting between tries: longer each time, never the same for two processes, cut short by a stop."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+FIRST_SECONDS = 0.1
+LONGEST_SECONDS = 10.0
+
+
+def backoff() -> Iterator[float]:
+    """Seconds to wait before the next try: doubling from 0.1 s to 10 s, each between half and whole (jitter)."""
+    ceiling = FIRST_SECONDS
+    while True:
+        yield ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        ceiling = min(ceiling * 2, LONGEST_SECONDS)
+
+
+async def pause(seconds: float, stopping: asyncio.Event) -> None:
+    """Wait, but not longer than until `stopping` is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,28 @@
+"""The environment is read once, at start, into a frozen value that is passed down.
+
+A field's name in upper case is the variable's name. `.env.example` lists them all; a test compares.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ProcessSettings(BaseSettings):
+    """What every process of either service reads."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "json"
+    management_host: str = Field("127.0.0.1", description="Where health and metrics are answered.")
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach the broker, and the topic that joins the services."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = Field(description="host:port, several joined by commas.")
+    file_events_topic: str = "artstore.file-events"
