@@ -1,0 +1,39 @@
+"""One process a verb: `python -m consumer_query api`, `projector` or `migrate`."""
+
+import typer
+
+verbs = typer.Typer(no_args_is_help=True, help="The Query module: search, and the cache behind it.")
+
+
+@verbs.command()
+def api() -> None:
+    """Serve the Query REST API."""
+    from consumer_query.app import run_api
+    from consumer_query.settings import QueryApiSettings
+    from runtime.process import run_to_exit
+
+    run_to_exit("query-api", QueryApiSettings, run_api)
+
+
+@verbs.command()
+def projector() -> None:
+    """Apply the topic to the cache."""
+    from consumer_query.app import run_projector
+    from consumer_query.settings import ProjectorSettings
+    from runtime.process import run_to_exit
+
+    run_to_exit("query-projector", ProjectorSettings, run_projector)
+
+
+@verbs.command()
+def migrate() -> None:
+    """Bring the Query database and its cache to its newest shape. Safe to run twice, and twice at once."""
+    from consumer_query.app import run_migrate
+    from consumer_query.settings import QueryDatabaseSettings
+    from runtime.process import run_to_exit
+
+    run_to_exit("query-migrate", QueryDatabaseSettings, run_migrate)
+
+
+if __name__ == "__main__":
+    verbs()

@@ -1,0 +1,87 @@
+"""Searches read a view; behind it stands one of the tables file_metadata_cache_g<N>, each the whole cache.
+
+A deletion is a row of the same table with `deleted` set and no payload: an insert that comes late and the deletion
+meet on one primary key, and the greater revision wins. The view and the indexes leave such rows out.
+"""
+
+from typing import Final
+
+import asyncpg
+
+SHAPE: Final = 1
+"""Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
+
+TABLE: Final = """
+CREATE TABLE {table} (
+    file_id uuid PRIMARY KEY,
+    revision bigint NOT NULL,
+    deleted boolean NOT NULL,
+    storage_element_id text,
+    original_filename text,
+    storage_filename text,
+    file_size bigint,
+    mime_type text,
+    created_at timestamptz,
+    updated_at timestamptz,
+    created_by_username text,
+    created_by_fullname text,
+    description text,
+    version text,
+    tags text[],
+    storage_path text,
+    checksum text,
+    retention_expires_at timestamptz,
+    search tsvector
+)
+"""
+# Every search goes through this one. The pending list is kept small because each search scans all of it.
+SEARCH_INDEX: Final = """
+CREATE INDEX {table}_search ON {table} USING gin (search) WITH (gin_pending_list_limit = 1024) WHERE NOT deleted
+"""
+VIEW: Final = """
+CREATE OR REPLACE VIEW file_metadata_cache AS
+SELECT file_id, revision, storage_element_id, original_filename, storage_filename, file_size, mime_type, created_at,
+       updated_at, created_by_username, created_by_fullname, description, version, tags, storage_path, checksum,
+       retention_expires_at, search
+FROM {table} WHERE NOT deleted
+"""
+LOCK_FOR_FIRST: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
+LIVE: Final = "SELECT live FROM cache_generation FOR SHARE"
+LIVE_SHAPE: Final = "SELECT shape FROM cache_generation"
+FIRST: Final = "INSERT INTO cache_generation (live, shape) VALUES (1, $1)"
+
+
+class WrongShapeError(Exception):
+    """The live generation was made by another version of this program; it has to be rebuilt."""
+
+
+def table_name(generation: int) -> str:
+    """The table of a generation."""
+    return f"file_metadata_cache_g{generation}"
+
+
+async def ensure_first(connection: asyncpg.Connection) -> None:
+    """Make generation 1 and the view, unless there is a live generation already. Safe to run twice at once."""
+    async with connection.transaction():
+        await connection.execute(LOCK_FOR_FIRST)
+        if await connection.fetchval(LIVE_SHAPE) is not None:
+            return
+        table = table_name(1)
+        for statement in (TABLE, SEARCH_INDEX, VIEW):
+            await connection.execute(statement.format(table=table))
+        await connection.execute(FIRST, SHAPE)
+
+
+async def check_shape(pool: asyncpg.Pool) -> None:
+    """Refuse to write into a table of another shape.
+
+    Raises:
+        WrongShapeError: rebuild, or run the program version that made it.
+    """
+    shape = await pool.fetchval(LIVE_SHAPE)
+    if shape != SHAPE:
+        raise WrongShapeError(
+            "The query database has no cache yet: run the verb migrate first."
+            if shape is None
+            else f"The live cache has shape {shape}, this program writes shape {SHAPE}. Rebuild the cache."
+        )
