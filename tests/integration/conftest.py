@@ -1,0 +1,113 @@
+"""The services' parts over a real broker and a real Postgres, in this process."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from producer_admin.app import admin_app
+from producer_admin.outbox import OutboxRow, shard_of
+from producer_admin.publisher import ShardPublisher
+from producer_admin.saga import Means
+from producer_admin.storage import open_storage
+from runtime.kafka import plain_consumer
+from runtime.postgres import open_engine, open_pool
+from schemas.codec import encode
+from schemas.events import FileEvent
+from tests.backends import Backend
+from tests.waiting import settles
+
+MAX_UPLOAD_BYTES = 20 * 2**20
+
+
+@pytest.fixture
+async def admin_pool(admin_database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await open_pool(admin_database, "tests", max_size=20) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def query_pool(query_database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await open_pool(query_database, "tests") as pool:
+        yield pool
+
+
+@pytest.fixture
+async def means(admin_database: str, storage_folder: Path) -> AsyncIterator[Means]:
+    engine = open_engine(admin_database, "tests")
+    yield Means(engine, open_storage(storage_folder.as_uri()), "se-01")
+    await engine.dispose()
+
+
+@pytest.fixture
+async def admin(means: Means) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the Admin API."""
+    transport = httpx.ASGITransport(admin_app(means, MAX_UPLOAD_BYTES), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin/api/v1/files") as client:
+        yield client
+
+
+class Topic:
+    """A topic as a plain consumer and a well-behaved relay see it."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self.name = name
+        self.bootstrap_servers = backend.bootstrap_servers
+
+    async def announce(self, *events: FileEvent) -> None:
+        """Put events on the topic as the relay does, in order."""
+        for event in events:
+            await self.write(event.file_id, [outbox_row(event)])
+
+    async def write(self, file_id: UUID, rows: Sequence[OutboxRow]) -> None:
+        publisher = await ShardPublisher.open(self.bootstrap_servers, self.name, shard_of(file_id))
+        try:
+            await publisher.publish(rows)
+        finally:
+            await publisher.close()
+
+    async def records(self) -> list[ConsumerRecord[bytes, bytes]]:
+        """All committed records, partition by partition, in the order of their offsets."""
+        partitions = [TopicPartition(self.name, number) for number in range(12)]
+        async with (
+            plain_consumer(self.bootstrap_servers) as consumer,
+            AIOKafkaConsumer(bootstrap_servers=self.bootstrap_servers) as uncommitted,
+        ):
+            consumer.assign(partitions)
+            # A commit is answered before its markers are written: wait until no transaction is open.
+            ends = await uncommitted.end_offsets(partitions)
+            await settles(lambda: consumer.end_offsets(partitions), ends)
+            found: list[ConsumerRecord[bytes, bytes]] = []
+            # Positions move over transaction markers; counting records would never come to an end.
+            while any([await consumer.position(one) < ends[one] for one in partitions]):
+                for batch in (await consumer.getmany(timeout_ms=100)).values():
+                    found += batch
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+@pytest.fixture
+async def events_topic(backend: Backend, topic: str) -> Topic:
+    return Topic(backend, topic)
+
+
+def outbox_row(event: FileEvent, outbox_id: int = 1) -> OutboxRow:
+    return OutboxRow(
+        outbox_id, event.file_id, event.revision, event.event_id, event.event_type, encode(event), 1_768_298_400_000
+    )
+
+
+def revisions(records: Sequence[ConsumerRecord[bytes, bytes]]) -> dict[str, list[int]]:
+    """Revisions by file id, in the order of the topic, tombstones included."""
+    found: dict[str, list[int]] = {}
+    for record in records:
+        assert record.key is not None
+        found.setdefault(record.key.decode(), []).append(int(dict(record.headers)["revision"]))
+    return found
+
+
+def group_name() -> str:
+    return f"group-{uuid4().hex[:12]}"

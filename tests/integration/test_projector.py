@@ -1,0 +1,327 @@
+"""The projector over a real topic and a real database: exactly the right rows, whatever happens on the way."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+
+from consumer_query.projector import Projector
+from producer_admin.outbox import shard_of
+from runtime.health import NotReadyError
+from runtime.kafka import group_consumer, group_lag
+from schemas.codec import encode
+from schemas.events import FileEvent
+from tests.integration.conftest import Topic, group_name
+from tests.samples import created, deleted, updated
+from tests.waiting import eventually, settles
+
+Running = Callable[..., AbstractAsyncContextManager[Projector]]
+
+
+@pytest.fixture
+def group() -> str:
+    return group_name()
+
+
+@pytest.fixture
+def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
+    @asynccontextmanager
+    async def run(registry_url: str | None = None, batch_size: int = 100) -> AsyncIterator[Projector]:
+        consumer = group_consumer(events_topic.bootstrap_servers, group, f"projector-{uuid4().hex[:8]}")
+        projector = Projector(query_pool, consumer, events_topic.name, batch_size, registry_url)
+        stopping = asyncio.Event()
+        task = asyncio.create_task(projector.run(stopping))
+        try:
+            yield projector
+        finally:
+            stopping.set()
+            await task
+
+    return run
+
+
+def cached(pool: asyncpg.Pool) -> Callable[[], Any]:
+    """Revisions of the files that search can see, by id."""
+
+    async def look() -> dict[UUID, int]:
+        rows = await pool.fetch("SELECT file_id, revision FROM file_metadata_cache")
+        return {row["file_id"]: row["revision"] for row in rows}
+
+    return look
+
+
+async def everything(pool: asyncpg.Pool) -> list[Any]:
+    """All rows whole, deletions too."""
+    return [tuple(row) for row in await pool.fetch("SELECT * FROM file_metadata_cache_g1 ORDER BY file_id")]
+
+
+def positions(pool: asyncpg.Pool) -> Callable[[], Any]:
+    async def look() -> dict[int, int]:
+        rows = await pool.fetch("SELECT partition, next_offset FROM projector_positions WHERE next_offset > 0")
+        return {row["partition"]: row["next_offset"] for row in rows}
+
+    return look
+
+
+async def test_created_updated_and_deleted_do_what_they_say(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    first, second = created(), created(original_filename="b.txt", tags=())
+    async with running_projector():
+        await events_topic.announce(first, second)
+        await settles(cached(query_pool), {first.file_id: 1, second.file_id: 1})
+        await events_topic.announce(updated(first.file_id, 2, description=None), deleted(second.file_id, 2))
+        await settles(cached(query_pool), {first.file_id: 2})
+    row = await query_pool.fetchrow("SELECT * FROM file_metadata_cache")
+    assert row is not None
+    assert (row["description"], row["tags"], row["created_by_fullname"]) == (
+        None,
+        ["urgent", "contract"],
+        "Иван Иванов",
+    )
+
+
+async def test_an_update_of_a_file_that_is_not_there_inserts_it(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    file_id = uuid4()
+    await events_topic.announce(updated(file_id, 5))
+    async with running_projector():
+        await settles(cached(query_pool), {file_id: 5})
+
+
+async def test_an_older_event_neither_overwrites_nor_resurrects(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    kept, gone, last = created(), created(), created()
+    async with running_projector():
+        await events_topic.announce(kept, updated(kept.file_id, 3, description="newer"))
+        await events_topic.announce(gone, deleted(gone.file_id, 4))
+        await settles(cached(query_pool), {kept.file_id: 3})
+        await events_topic.announce(updated(kept.file_id, 2), updated(gone.file_id, 3), gone, last)
+        await settles(cached(query_pool), {kept.file_id: 3, last.file_id: 1})
+    description = "SELECT description FROM file_metadata_cache WHERE file_id = $1"
+    assert await query_pool.fetchval(description, kept.file_id) == "newer"
+
+
+async def test_a_tombstone_alone_deletes(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    """After compaction only the tombstone of a deleted file is left."""
+    event = created()
+    async with running_projector():
+        await events_topic.announce(event)
+        await settles(cached(query_pool), {event.file_id: 1})
+        await produce(events_topic, event.file_id, None, [("revision", b"2")])
+        await settles(cached(query_pool), {})
+
+
+async def test_a_reset_of_the_group_backwards_replays_and_changes_nothing(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    events = [created() for _ in range(20)]
+    await events_topic.announce(*events, updated(events[0].file_id, 2), deleted(events[1].file_id, 2))
+    expected = {event.file_id: 1 for event in events[2:]} | {events[0].file_id: 2}
+    async with running_projector():
+        await settles(cached(query_pool), expected)
+        await settles(lambda: group_lag(events_topic.bootstrap_servers, group, events_topic.name), 0)
+    before, stood = await everything(query_pool), await positions(query_pool)()
+    await reset(events_topic, group, 0)
+    async with running_projector():
+        await settles(lambda: group_lag(events_topic.bootstrap_servers, group, events_topic.name), 0)
+    assert await everything(query_pool) == before
+    assert await positions(query_pool)() == stood
+
+
+async def test_a_reset_of_the_group_forwards_skips_nothing(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    first, second = created(), created()
+    await events_topic.announce(first)
+    async with running_projector():
+        await settles(cached(query_pool), {first.file_id: 1})
+    await events_topic.announce(second)
+    await reset(events_topic, group, None)
+    async with running_projector():
+        await settles(cached(query_pool), {first.file_id: 1, second.file_id: 1})
+
+
+async def test_an_emptied_database_is_filled_again_though_the_group_has_read_all(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    event = created()
+    await events_topic.announce(event)
+    async with running_projector():
+        await settles(cached(query_pool), {event.file_id: 1})
+    await query_pool.execute("TRUNCATE file_metadata_cache_g1, projector_positions")
+    async with running_projector():
+        await settles(cached(query_pool), {event.file_id: 1})
+
+
+async def test_an_idle_group_has_no_lag_although_the_log_ends_in_transaction_markers(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    event = created()
+    await events_topic.announce(event)
+    async with running_projector():
+        await settles(cached(query_pool), {event.file_id: 1})
+        await settles(lambda: group_lag(events_topic.bootstrap_servers, group, events_topic.name), 0)
+
+
+async def test_committed_offsets_are_never_beyond_the_rows(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    events = [created() for _ in range(30)]
+    partitions = [TopicPartition(events_topic.name, number) for number in range(12)]
+    async with (
+        running_projector(batch_size=3),
+        group_consumer(events_topic.bootstrap_servers, group, "observer") as observer,
+    ):
+        announcing = asyncio.create_task(events_topic.announce(*events))
+        seen = 0
+        while seen < len(events):
+            committed = {one.partition: await observer.committed(one) or 0 for one in partitions}
+            stored = await positions(query_pool)()
+            assert all(offset <= stored.get(number, 0) for number, offset in committed.items())
+            seen = len(await cached(query_pool)())
+        await announcing
+
+
+async def test_two_projectors_share_the_work_and_end_in_the_same_rows(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    events = [created() for _ in range(40)]
+    async with running_projector():
+        announcing = asyncio.create_task(events_topic.announce(*events))
+        async with running_projector():
+            await announcing
+            await settles(cached(query_pool), {event.file_id: 1 for event in events}, seconds=40)
+        last = created()
+        await events_topic.announce(last)
+        await settles(cached(query_pool), {event.file_id: 1 for event in [*events, last]}, seconds=40)
+
+
+async def test_a_projector_survives_the_loss_of_its_database_connections(
+    query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, running_projector: Running
+) -> None:
+    first, second = created(), created()
+    async with running_projector():
+        await events_topic.announce(first)
+        await settles(cached(query_pool), {first.file_id: 1})
+        outsider = await asyncpg.connect(query_database)
+        await outsider.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid != pg_backend_pid()"
+        )
+        await outsider.close()
+        await events_topic.announce(second)
+        await eventually(lambda: has(query_pool, second))
+
+
+async def has(pool: asyncpg.Pool, event: FileEvent) -> bool:
+    try:
+        return bool(await pool.fetchval("SELECT 1 FROM file_metadata_cache WHERE file_id = $1", event.file_id))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "reason"),
+    [
+        (b"rubbish", [], "no file event"),
+        (None, [], "no file event"),
+        (encode(created())[:2] + b"\x00" * 8 + encode(created())[10:], [], "fingerprint"),
+        (b"\x00\x00\x00\x00\x07" + encode(created())[10:], [], "schema id 7"),
+    ],
+    ids=["rubbish", "a tombstone without revision", "an unknown fingerprint", "an unknown registry schema"],
+)
+async def test_a_record_that_cannot_be_read_is_not_passed_over_and_says_so(
+    query_pool: asyncpg.Pool,
+    events_topic: Topic,
+    running_projector: Running,
+    value: bytes | None,
+    headers: list[tuple[str, bytes]],
+    reason: str,
+) -> None:
+    first = created()
+    async with running_projector() as projector:
+        await events_topic.announce(first)
+        await settles(cached(query_pool), {first.file_id: 1})
+        await produce(events_topic, first.file_id, value, headers)
+        await eventually(lambda: complains(projector, reason))
+        stood = await positions(query_pool)()
+        await events_topic.announce(updated(first.file_id, 2))
+        await eventually(lambda: complains(projector, reason))
+        assert (await positions(query_pool)())[shard_of(first.file_id)] == stood[shard_of(first.file_id)]
+
+
+async def complains(projector: Projector, reason: str) -> bool:
+    try:
+        await projector.condition.check()
+    except NotReadyError as error:
+        return reason in str(error)
+    return False
+
+
+async def test_a_record_in_confluent_framing_is_read_with_the_schema_of_the_registry(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    event = created()
+    with registry(7, Path("schemas/avro/file_event.v1.avsc").read_text()) as url:
+        async with running_projector(registry_url=url):
+            await produce(events_topic, event.file_id, b"\x00\x00\x00\x00\x07" + encode(event)[10:], [])
+            await settles(cached(query_pool), {event.file_id: 1})
+
+
+class registry:  # noqa: N801 - reads as a function where it is used
+    """A schema registry that knows one schema, as far as a reader asks one."""
+
+    def __init__(self, schema_id: int, schema: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                known = self.path == f"/schemas/ids/{schema_id}"
+                self.send_response(200 if known else 404)
+                self.end_headers()
+                self.wfile.write(json.dumps({"schema": schema}).encode() if known else b"{}")
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+async def produce(topic: Topic, file_id: UUID, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers) as producer:
+        await producer.send_and_wait(
+            topic.name, value=value, key=str(file_id).encode(), partition=shard_of(file_id), headers=headers
+        )
+
+
+async def reset(topic: Topic, group: str, offset: int | None) -> None:
+    """Set the offsets of an idle group, to the log's end when None."""
+    async with group_consumer(topic.bootstrap_servers, group, "operator") as consumer:
+        partitions = [TopicPartition(topic.name, number) for number in range(12)]
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        await consumer.commit(
+            {one: OffsetAndMetadata(ends[one] if offset is None else offset, "") for one in partitions}
+        )
