@@ -10,5 +10,5 @@ In the order a record takes:
 - `generations`: the table behind the view, by number
 - `search`: the question; `api`: its REST routes
 - `tables`, `migrations/`: the shape of database `artstore_query`, all but the generations
-- `metrics`, `settings`, `errors`; `app`: everything wired; `__main__`: one process a verb
+- `metrics`, `settings`, `errors`; `api_process`, `projector_process`: each process wired; `__main__`: one verb each
 """

@@ -8,7 +8,7 @@ verbs = typer.Typer(no_args_is_help=True, help="The Query module: search, and th
 @verbs.command()
 def api() -> None:
     """Serve the Query REST API."""
-    from consumer_query.app import run_api
+    from consumer_query.api_process import run_api
     from consumer_query.settings import QueryApiSettings
     from runtime.process import run_to_exit
 
@@ -18,7 +18,7 @@ def api() -> None:
 @verbs.command()
 def projector() -> None:
     """Apply the topic to the cache."""
-    from consumer_query.app import run_projector
+    from consumer_query.projector_process import run_projector
     from consumer_query.settings import ProjectorSettings
     from runtime.process import run_to_exit
 
@@ -28,7 +28,7 @@ def projector() -> None:
 @verbs.command()
 def migrate() -> None:
     """Bring the Query database and its cache to its newest shape. Safe to run twice, and twice at once."""
-    from consumer_query.app import run_migrate
+    from consumer_query.migrations import run_migrate
     from consumer_query.settings import QueryDatabaseSettings
     from runtime.process import run_to_exit
 

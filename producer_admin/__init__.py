@@ -9,5 +9,5 @@ In the order a change takes:
 - `outbox`: the event, written in the transaction that wrote the file
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction
 - `tables`, `migrations/`: the shape of database `artstore_admin`
-- `metrics`, `settings`, `errors`; `app`: everything wired; `__main__`: one process a verb
+- `metrics`, `settings`, `errors`; `api_process`, `relay_process`: each process wired; `__main__`: one verb each
 """

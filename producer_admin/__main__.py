@@ -8,7 +8,7 @@ verbs = typer.Typer(no_args_is_help=True, help="The Admin module: the truth abou
 @verbs.command()
 def api() -> None:
     """Serve the Admin REST API."""
-    from producer_admin.app import run_api
+    from producer_admin.api_process import run_api
     from producer_admin.settings import AdminApiSettings
     from runtime.process import run_to_exit
 
@@ -18,7 +18,7 @@ def api() -> None:
 @verbs.command()
 def relay() -> None:
     """Move events from the outbox to the topic."""
-    from producer_admin.app import run_relay
+    from producer_admin.relay_process import run_relay
     from producer_admin.settings import RelaySettings
     from runtime.process import run_to_exit
 
@@ -28,7 +28,7 @@ def relay() -> None:
 @verbs.command()
 def migrate() -> None:
     """Bring the Admin database to its newest shape. Safe to run twice, and twice at once."""
-    from producer_admin.app import run_migrate
+    from producer_admin.migrations import run_migrate
     from producer_admin.settings import AdminDatabaseSettings
     from runtime.process import run_to_exit
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from producer_admin import outbox, shards
 from producer_admin.metrics import OUTBOX_AGE, OUTBOX_UNSENT
 from producer_admin.publisher import ShardPublisher
-from runtime.health import Condition
+from runtime.health import Condition, NotReadyError
 from runtime.postgres import AWAY
 from runtime.retries import backoff, pause
 
@@ -49,8 +49,18 @@ class Relay:
         self._owner: UUID = uuid4()
         self._senders: dict[int, asyncio.Task[None]] = {}
         self._woken: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._not_sending: dict[int, str] = {}
         self.database = Condition()
-        self.broker = Condition()
+
+    async def broker(self) -> None:
+        """Return while every shard that this relay owns can be sent.
+
+        Raises:
+            NotReadyError: some cannot; says how many, and why one of them.
+        """
+        if self._not_sending:
+            shard, reason = next(iter(self._not_sending.items()))
+            raise NotReadyError(f"{len(self._not_sending)} shards are not sent; shard {shard}: {reason}")
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping`, then finish the transactions in hand and give the shards back."""
@@ -80,11 +90,10 @@ class Relay:
             held = await shards.claim(self._pool, self._owner)
             self.database.met()
             for shard in held - self._senders.keys():
+                self._not_sending[shard] = "starting"
                 task = asyncio.create_task(self._send_shard(shard, stopping), name=f"shard-{shard}")
                 self._senders[shard] = task
                 task.add_done_callback(partial(self._sender_ended, shard))
-            if not held:
-                self.broker.met()
             for event in self._woken.values():
                 event.set()
             unsent, age = await outbox.backlog(self._pool)
@@ -94,8 +103,9 @@ class Relay:
 
     def _sender_ended(self, shard: int, task: asyncio.Task[None]) -> None:
         del self._senders[shard]
+        self._not_sending.pop(shard, None)
         if not task.cancelled() and (error := task.exception()):
-            self.broker.unmet(f"shard {shard}: {error}")
+            self._not_sending[shard] = str(error)
             _log.error("sender failed; it starts again at the next renewal", shard=shard, exc_info=error)
 
     async def _send_shard(self, shard: int, stopping: asyncio.Event) -> None:
@@ -109,13 +119,13 @@ class Relay:
                 publisher = await ShardPublisher.open(self._bootstrap_servers, self._topic, shard)
                 if not await shards.holds(self._pool, self._owner, shard):
                     return
-                self.broker.met()
+                self._not_sending.pop(shard, None)
                 waits = backoff()
                 if not await self._send_from(publisher, shard, stopping):
                     return
             except _PASSING as error:
                 reason = f"{type(error).__name__}: {error}"
-                self.broker.unmet(f"shard {shard}: {reason}")
+                self._not_sending[shard] = reason
                 _log.warning("shard cannot be sent, trying again", shard=shard, error=reason)
                 await pause(next(waits), stopping)
             finally:

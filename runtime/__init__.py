@@ -1,7 +1,7 @@
 """What both services stand on. Knows the contract (`schemas`), never a service.
 
 - `settings`: the part of the environment that every process reads
-- `kafka`, `postgres`: clients made one way everywhere, and their checks at start
+- `kafka`, `postgres`, `engine`: clients made one way everywhere, and their checks at start
 - `migrations`: a database brought to its newest shape, safe to run twice at once
 - `topics`: topics made from their cards, and where a broker differs from them
 - `errors`, `http`: one base for what can go wrong, mapped to problem+json in one place

@@ -7,7 +7,8 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
-from runtime.postgres import check_locale, open_engine
+from runtime.engine import open_engine
+from runtime.postgres import check_locale
 
 MIGRATION_LOCK = 7_291_004
 """Advisory lock: any number will do, as long as every migrating process uses the same."""

@@ -5,7 +5,6 @@ checks at start that the database uses the `builtin` provider (PostgreSQL 17 and
 """
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 LOCALES = ("C.UTF-8", "PG_UNICODE_FAST")
 
@@ -53,22 +52,6 @@ async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeo
     async with pool.acquire() as connection:
         await check_locale(connection)
     return pool
-
-
-def open_engine(url: str, process: str, *, pool_size: int = 10) -> AsyncEngine:
-    """A SQLAlchemy engine over asyncpg for the same kind of URL."""
-    return create_async_engine(
-        sqlalchemy_url(url),
-        pool_size=pool_size,
-        max_overflow=0,
-        # No ping before each use: after a restart of the server the first request to notice empties the pool.
-        connect_args={"server_settings": {"application_name": process}, "timeout": 5, "command_timeout": 30},
-    )
-
-
-def sqlalchemy_url(url: str) -> str:
-    """The URL with SQLAlchemy's name of the driver."""
-    return "postgresql+asyncpg://" + url.split("://", 1)[1]
 
 
 async def check_locale(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> None:

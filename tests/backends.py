@@ -6,11 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
+from docker.errors import DockerException  # type: ignore[import-untyped]
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from local.kafka import EmbeddedKafka
-from local.ports import free_port
+from local.ports import free_port, free_ports
 from local.postgres import EmbeddedPostgres
 
 KAFKA_IMAGE = "apache/kafka:4.2.0"
@@ -48,7 +50,8 @@ def containers() -> Iterator[Backend]:
 
     ARTSTORE_TEST_NETWORK=host runs them in the host's network, for a Docker daemon without a bridge.
     """
-    kafka_port, controller_port, postgres_port = free_port(), free_port(), free_port()
+    _require_docker()
+    kafka_port, controller_port, postgres_port = free_ports(3)
     kafka = _container(KAFKA_IMAGE, kafka_port, "Kafka Server started").with_envs(
         KAFKA_NODE_ID="1",
         KAFKA_PROCESS_ROLES="broker,controller",
@@ -63,7 +66,9 @@ def containers() -> Iterator[Backend]:
         KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="0",
         KAFKA_AUTO_CREATE_TOPICS_ENABLE="false",
     )
-    postgres = _container(POSTGRES_IMAGE, postgres_port, "listening on IPv4 address").with_envs(
+    # The image first runs a server on a Unix socket to set it up, and the real one listens before it lets anybody in.
+    ready = "(?s)listening on IPv4 address.*ready to accept connections"
+    postgres = _container(POSTGRES_IMAGE, postgres_port, ready).with_envs(
         POSTGRES_PASSWORD=PASSWORD,
         PGPORT=str(postgres_port),
         POSTGRES_INITDB_ARGS="--locale-provider=builtin --builtin-locale=C.UTF-8",
@@ -72,6 +77,17 @@ def containers() -> Iterator[Backend]:
         running.enter_context(kafka)
         running.enter_context(postgres)
         yield Backend(f"127.0.0.1:{kafka_port}", f"postgresql://postgres:{PASSWORD}@127.0.0.1:{postgres_port}")
+
+
+def _require_docker() -> None:
+    try:
+        DockerClient().client.close()
+    except DockerException as error:
+        missing = f"--backend=containers needs a Docker daemon, and none answers. {error}"
+    else:
+        return
+    # Not in the handler, whose chain of exceptions would be printed with it.
+    pytest.fail(missing, pytrace=False)
 
 
 def _container(image: str, port: int, ready: str) -> DockerContainer:

@@ -8,9 +8,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from consumer_query.app import run_migrate as migrate_query
+from consumer_query.migrations import run_migrate as migrate_query
 from consumer_query.settings import QueryDatabaseSettings
-from producer_admin.app import run_migrate as migrate_admin
+from producer_admin.migrations import run_migrate as migrate_admin
 from producer_admin.settings import AdminDatabaseSettings
 from runtime.topics import ensure_topic
 from schemas.topics import FILE_EVENTS, cards

@@ -9,13 +9,14 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from producer_admin.app import admin_app
+from producer_admin.api_process import admin_app
 from producer_admin.outbox import OutboxRow, shard_of
 from producer_admin.publisher import ShardPublisher
 from producer_admin.saga import Means
 from producer_admin.storage import open_storage
+from runtime.engine import open_engine
 from runtime.kafka import plain_consumer
-from runtime.postgres import open_engine, open_pool
+from runtime.postgres import open_pool
 from schemas.codec import encode
 from schemas.events import FileEvent
 from tests.backends import Backend

@@ -81,7 +81,7 @@ async def test_an_event_is_sent_at_once_not_at_the_next_poll(
 
 async def ready(relay: Relay) -> bool:
     try:
-        await relay.broker.check()
+        await relay.broker()
         await relay.database.check()
     except NotReadyError:
         return False

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer_query import read_model
-from consumer_query.app import query_app
+from consumer_query.api_process import query_app
 from consumer_query.projection import FileState, newest
 from tests.samples import MOMENT, created, deleted
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 from pathlib import Path
@@ -7,7 +8,9 @@ import pytest
 from cli.folder import LeftOut, RegularFile, clip, escaped, is_made, open_regular, split
 
 
-def test_only_regular_files_are_listed_and_the_rest_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_are_listed_and_the_rest_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "Отчёт.txt").write_text("x")
     (tmp_path / "empty").touch()
@@ -50,10 +53,19 @@ def test_a_file_that_vanished_or_became_a_link_is_left_out(tmp_path: Path) -> No
     assert refused.reason.startswith("unreadable")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0)
-    (tmp_path / "secret").touch(mode=0)
+def test_what_may_not_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "secret").touch()
+    scandir = os.scandir
+
+    def refuse(path: Path, *_: object) -> object:
+        # Root may read everything, so modes alone would prove nothing here.
+        if path.name in ("closed", "secret"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     [secret], [closed] = split(tmp_path)
     assert closed == LeftOut("closed", "unreadable: Permission denied")
     assert open_regular(secret) == LeftOut("secret", "unreadable: Permission denied")

@@ -11,9 +11,7 @@ def test_a_port_in_use_is_named_with_its_variable() -> None:
         port = server.getsockname()[1]
         with pytest.raises(PortInUseError) as refused:
             require_free([PortUse(port, "Admin API", "ADMIN_API_PORT")])
-    assert str(refused.value) == (
-        f"Port {port} (Admin API) is in use. Stop what uses it or set ADMIN_API_PORT."
-    )
+    assert str(refused.value) == (f"Port {port} (Admin API) is in use. Stop what uses it or set ADMIN_API_PORT.")
 
 
 def test_one_port_for_two_uses_is_refused() -> None:

@@ -32,7 +32,7 @@ def test_a_child_that_died_is_named_with_its_last_15_lines(tmp_path: Path) -> No
 
 def test_a_child_that_is_never_ready_is_named(tmp_path: Path) -> None:
     worker = child(tmp_path, "import time; time.sleep(60)")
-    with pytest.raises(ProcessError, match="worker is not ready after 0.1 s"):
+    with pytest.raises(ProcessError, match=r"worker is not ready after 0\.1 s"):
         worker.wait_until(lambda: False, 0.1)
     worker.kill()
     assert worker.exit_code() == -signal.SIGKILL
@@ -61,5 +61,5 @@ def test_killing_a_child_takes_its_children_too(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ProcessError, match="worker cannot be started: .*No such file"):
+    with pytest.raises(ProcessError, match=r"worker cannot be started: .*No such file"):
         Child(Command(name="worker", argv=["/nowhere/program"], log=tmp_path / "log", cwd=tmp_path))

@@ -23,6 +23,7 @@ async def query(postgres: EmbeddedPostgres, statement: str) -> object:
 
 async def test_postgres_keeps_its_data_through_a_stop_and_a_crash(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path, free_port())
+    folder = postgres.folder
     try:
         postgres.start()
         await query(postgres, "CREATE TABLE t AS SELECT 41 AS n")
@@ -35,7 +36,7 @@ async def test_postgres_keeps_its_data_through_a_stop_and_a_crash(tmp_path: Path
     finally:
         postgres.stop()
         postgres.erase()
-    assert not (postgres.folder / "data").exists()
+    assert not (folder / "data").exists()
 
 
 async def test_postgres_folds_cyrillic(tmp_path: Path) -> None:

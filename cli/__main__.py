@@ -1,0 +1,69 @@
+"""The command line: one verb a file, and one sentence on standard error for every fault that was foreseen.
+
+Exit codes: 0 done, 1 a fault, 2 wrong usage, 3 nothing is running (status), 130 interrupted.
+"""
+
+import sys
+
+import typer
+
+from cli.checks import test
+from cli.demo import demo
+from cli.down import down
+from cli.ingest import ingest
+from cli.search import search
+from cli.status import status
+from cli.terminal import err
+from cli.topics import topics
+from cli.up import up
+from consumer_query.__main__ import verbs as query
+from producer_admin.__main__ import verbs as admin
+
+app = typer.Typer(
+    name="artstore",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="ArtStore on this machine: upload a file, find it in search.",
+)
+for verb in (up, down, status, demo, ingest, search):
+    app.command()(verb)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
+app.add_typer(topics, name="topics")
+app.add_typer(admin, name="admin")
+app.add_typer(query, name="query")
+
+_FORESEEN = (
+    ("local.errors", "LocalError"),
+    ("cli.errors", "CliError"),
+    ("runtime.topics", "TopicError"),
+    ("httpx", "HTTPError"),
+    ("aiokafka.errors", "KafkaError"),
+    ("pydantic", "ValidationError"),
+)
+
+
+def _is_foreseen(error: BaseException) -> bool:
+    # A module that was never imported cannot have raised.
+    kinds = [getattr(sys.modules[module], name) for module, name in _FORESEEN if module in sys.modules]
+    return isinstance(error, tuple(kinds))
+
+
+def main() -> None:
+    """Run a verb."""
+    try:
+        app(prog_name="artstore")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not _is_foreseen(error):
+            raise
+        sentence, _, detail = (str(error) or type(error).__name__).partition("\n")
+        err.print(sentence, style="bold red", markup=False, soft_wrap=True)
+        if detail:
+            err.print(detail, style="dim", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

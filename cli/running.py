@@ -1,0 +1,45 @@
+"""The stack that runs in this home, and its answers in words."""
+
+from typing import TYPE_CHECKING
+
+from cli.errors import CliError, NotRunningError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from local.state import Run
+
+
+def running() -> "Run":
+    """The stack of this home.
+
+    Raises:
+        NotRunningError: there is none that is healthy.
+    """
+    run = running_or_none()
+    if run is None:
+        raise NotRunningError
+    return run
+
+
+def running_or_none() -> "Run | None":
+    """The stack of this home, once it is healthy."""
+    from local.settings import StackSettings
+    from local.state import Home
+
+    run = Home(StackSettings.read().artstore_home).running()
+    return run if run is not None and run.healthy else None
+
+
+def refusal(answer: "httpx.Response") -> CliError:
+    """The error that an API's problem+json answer stands for."""
+    return CliError(f"{answer.request.url.path} answered {answer.status_code}: {reason(answer)}")
+
+
+def reason(answer: "httpx.Response") -> str:
+    """What a problem+json answer says went wrong."""
+    try:
+        problem = answer.json()
+        return str(problem.get("detail") or problem.get("title") or answer.reason_phrase)
+    except ValueError:
+        return answer.reason_phrase
