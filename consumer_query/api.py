@@ -1,7 +1,6 @@
 """The Query REST API: files are found here, soon after they were uploaded."""
 
 import time
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from consumer_query import read_model
 from consumer_query.errors import FileNotInCacheError
 from consumer_query.search import Cursor, search
 from runtime.http import PROBLEM_RESPONSE
+from schemas.file_view import FileView
 
 MAX_QUERY = 1_000
 MAX_LIMIT = 200
@@ -28,29 +28,7 @@ def _words(value: str) -> str:
     return value
 
 
-class CachedFile(BaseModel):
-    """A file as the cache has it: the state at `revision`."""
-
-    file_id: UUID
-    revision: int
-    storage_element_id: str
-    original_filename: str
-    storage_filename: str
-    file_size: int
-    mime_type: str
-    created_at: datetime
-    updated_at: datetime
-    created_by_username: str
-    created_by_fullname: str | None
-    description: str | None
-    version: str | None
-    tags: list[str]
-    storage_path: str
-    checksum: str
-    retention_expires_at: datetime | None
-
-
-class Hit(CachedFile):
+class Hit(FileView):
     """A file that was found, and how well it matches."""
 
     rank: float
@@ -95,11 +73,11 @@ def files_router(pool: asyncpg.Pool) -> APIRouter:
         )
 
     @router.get("/{file_id}", responses=_RESPONSES | {404: PROBLEM_RESPONSE})
-    async def get(file_id: UUID) -> CachedFile:
+    async def get(file_id: UUID) -> FileView:
         """One file as search sees it now. 404 until its upload has been applied."""
         row = await read_model.get(pool, file_id)
         if row is None:
             raise FileNotInCacheError(f"There is no file {file_id} in the cache.")
-        return CachedFile.model_validate(row)
+        return FileView.model_validate(row)
 
     return router

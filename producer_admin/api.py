@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from producer_admin import files
-from producer_admin.api_models import FileChange, FileDetails, FileView
+from producer_admin.api_models import FileChange, FileDetails, view
 from producer_admin.files import FileRecord
 from producer_admin.saga import DELETE, UPDATE, UPLOAD, Means, Work, run_saga
 from producer_admin.storage import object_name
 from producer_admin.upload import UploadForm
 from runtime.http import PROBLEM_RESPONSE
+from schemas.file_view import FileView
 
 _UNAVAILABLE: dict[int | str, dict[str, Any]] = {422: PROBLEM_RESPONSE, 503: PROBLEM_RESPONSE}
 _ABSENT: dict[int | str, dict[str, Any]] = _UNAVAILABLE | {404: PROBLEM_RESPONSE}
@@ -65,13 +66,13 @@ def files_router(means: Means, max_upload_bytes: int) -> APIRouter:
         work.object_key = work.name.key
         record = await run_saga(UPLOAD, means, work)
         response.headers["Location"] = f"/api/v1/files/{record.file_id}"
-        return _view(record, response)
+        return _answer(record, response)
 
     @router.get("/{file_id}", responses=_ABSENT)
     async def get(file_id: UUID, response: Response) -> FileView:
         """A file's metadata, from the truth: never stale."""
         async with means.engine.connect() as connection:
-            return _view(await files.get(connection, file_id), response)
+            return _answer(await files.get(connection, file_id), response)
 
     @router.get("/{file_id}/content", responses=_ABSENT, response_class=StreamingResponse)
     async def content(file_id: UUID) -> StreamingResponse:
@@ -87,7 +88,7 @@ def files_router(means: Means, max_upload_bytes: int) -> APIRouter:
     @router.patch("/{file_id}", responses=_ABSENT)
     async def change(file_id: UUID, wanted: FileChange, response: Response) -> FileView:
         """Change metadata. Fields that are left out stay; the revision is raised only if something changes."""
-        return _view(await run_saga(UPDATE, means, Work(file_id=file_id, change=wanted.columns())), response)
+        return _answer(await run_saga(UPDATE, means, Work(file_id=file_id, change=wanted.columns())), response)
 
     @router.delete("/{file_id}", status_code=204, responses=_ABSENT)
     async def delete(file_id: UUID) -> None:
@@ -97,9 +98,9 @@ def files_router(means: Means, max_upload_bytes: int) -> APIRouter:
     return router
 
 
-def _view(record: FileRecord, response: Response) -> FileView:
+def _answer(record: FileRecord, response: Response) -> FileView:
     response.headers["ETag"] = f'"{record.revision}"'
-    return FileView.of(record)
+    return view(record)
 
 
 def _content_headers(record: FileRecord) -> dict[str, str]:

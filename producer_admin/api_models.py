@@ -6,9 +6,8 @@ broken by one.
 
 import mimetypes
 import re
-from datetime import datetime
+from dataclasses import asdict
 from typing import Annotated, Any, Final, Self
-from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from producer_admin.files import FileRecord
+from schemas.file_view import FileView
 
 MAX_TAGS: Final = 100
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -110,34 +110,11 @@ class FileChange(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-class FileView(BaseModel):
-    """A file as the Admin module answers it."""
-
-    file_id: UUID
-    revision: int
-    storage_element_id: str
-    original_filename: str
-    storage_filename: str
-    file_size: int
-    mime_type: str
-    created_at: datetime
-    updated_at: datetime
-    created_by_username: str
-    created_by_fullname: str | None
-    description: str | None
-    version: str | None
-    tags: list[str]
-    storage_path: str
-    checksum: str
-    retention_expires_at: datetime | None
-
-    @classmethod
-    def of(cls, record: FileRecord) -> "FileView":
-        """The view of a record."""
-        metadata = {name: getattr(record.metadata, name) for name in record.metadata.__slots__}
-        return cls(
-            file_id=record.file_id,
-            revision=record.revision,
-            storage_element_id=record.storage_element_id,
-            **metadata | {"tags": list(record.metadata.tags)},
-        )
+def view(record: FileRecord) -> FileView:
+    """A record as the API answers it."""
+    return FileView(
+        file_id=record.file_id,
+        revision=record.revision,
+        storage_element_id=record.storage_element_id,
+        **asdict(record.metadata),
+    )
