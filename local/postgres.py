@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from local import unprivileged
 from local.errors import LocalError, ProcessError
 from local.ports import LOOPBACK, answers
 from local.process import Child, Command
+from local.server import Server
 from local.waiting import run_apart
 
 START_SECONDS = 60.0
@@ -26,7 +27,7 @@ STOP_SECONDS = 10.0
 DATABASES: Final = ("artstore_admin", "artstore_query")
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Server):
     """A server whose data lie in `home`, or for root in a folder that stands for it."""
 
     def __init__(
@@ -51,7 +52,7 @@ class EmbeddedPostgres:
         """
         self.home = home
         self.port = port
-        self.child: Child | None = None
+        super().__init__()
         self._databases = tuple(databases)
         self._log = log or home / "postgres.log"
         durable = "on" if fsync else "off"
@@ -104,19 +105,6 @@ class EmbeddedPostgres:
         )
         return self.child
 
-    def start(self) -> None:
-        """Start and wait until it answers queries and has its databases.
-
-        Raises:
-            LocalError: it ended, or did not answer in time.
-        """
-        child = self.launch()
-        try:
-            self.wait_ready(child)
-        except BaseException:
-            child.kill()
-            raise
-
     def wait_ready(self, child: Child) -> None:
         """Wait until the launched server answers queries and has its databases.
 
@@ -131,22 +119,9 @@ class EmbeddedPostgres:
             self.child.stop(STOP_SECONDS)
             self.child = None
 
-    def kill(self) -> None:
-        """SIGKILL, as a crash would."""
-        if self.child is not None:
-            self.child.kill()
-            self.child = None
-
     def erase(self) -> None:
         """Delete all data of a stopped server."""
         shutil.rmtree(self.folder if unprivileged.is_root() else self.home / "data", ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _initialise(self, binaries: Path, folder: Path) -> None:
         fresh = folder / "data.new"

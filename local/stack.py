@@ -19,6 +19,7 @@ from local.kafka import EmbeddedKafka
 from local.ports import require_free
 from local.postgres import EmbeddedPostgres
 from local.process import Child, Command
+from local.server import Server
 from local.services import admin_url, environment, ports, python, query_url, services
 from local.settings import CHECKOUT, StackSettings
 from local.state import Home, Process, Run, describe
@@ -150,7 +151,7 @@ class Stack:
         self.stop()
 
     @property
-    def _servers(self) -> dict[str, EmbeddedKafka | EmbeddedPostgres]:
+    def _servers(self) -> dict[str, Server]:
         return {"kafka": self.kafka, "postgres": self.postgres}
 
     def _require_space(self) -> None:
