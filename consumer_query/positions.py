@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer_query.errors import PositionMovedError
-from consumer_query.read_model import Connection
+from runtime.postgres import Connection
 
 STORED: Final = "SELECT partition, next_offset FROM projector_positions WHERE topic = $1 AND partition = ANY($2::int[])"
 TAKE: Final = """

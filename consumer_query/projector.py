@@ -137,7 +137,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _step(self, stopping: asyncio.Event) -> None:
         """Read and apply one batch, or wait a moment for one."""
         if not self._applied:
-            await pause(POLL_MS / 1000, self._assigned if not self._assigned.is_set() else stopping)
+            if self._assigned.is_set():
+                self.condition.met()  # more projectors than partitions: this one stands by
+            await pause(POLL_MS / 1000, stopping if self._assigned.is_set() else self._assigned)
             return
         batch = await self._consumer.getmany(*self._applied, timeout_ms=POLL_MS, max_records=self._batch_size)
         async with self._batch_in_hand:

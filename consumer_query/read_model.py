@@ -13,6 +13,7 @@ import asyncpg
 from consumer_query import analysis
 from consumer_query.generations import LIVE, table_name
 from consumer_query.projection import FileState
+from runtime.postgres import Connection
 
 # Rows come as one JSON array: of the ways to hand many rows to Postgres the fastest that takes arrays inside rows.
 APPLY: Final = """
@@ -67,8 +68,6 @@ SELECT file_id, revision, storage_element_id, original_filename, storage_filenam
        retention_expires_at
 FROM file_metadata_cache WHERE file_id = $1
 """
-
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 
 
 async def apply(connection: Connection, states: Iterable[FileState]) -> int:

@@ -15,6 +15,7 @@ from aiokafka.partitioner import murmur2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.postgres import Connection
 from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import FILE_EVENTS, cards
@@ -134,8 +135,8 @@ async def mark_sent(pool: asyncpg.Pool, shard: int, owner: UUID, receipts: Seque
     return status == f"UPDATE {len(receipts)}"
 
 
-async def backlog(pool: asyncpg.Pool) -> tuple[int, float]:
+async def backlog(connection: Connection) -> tuple[int, float]:
     """How many events wait for the topic, and for how many seconds the oldest has."""
-    row = await pool.fetchrow(BACKLOG)
+    row = await connection.fetchrow(BACKLOG)
     assert row is not None  # noqa: S101 - an aggregate always has a row
     return row["unsent"], max(0.0, row["age"])

@@ -20,7 +20,7 @@ from producer_admin import outbox, shards
 from producer_admin.metrics import OUTBOX_AGE, OUTBOX_UNSENT
 from producer_admin.publisher import ShardPublisher
 from runtime.health import Condition, NotReadyError
-from runtime.postgres import AWAY
+from runtime.postgres import AWAY, Connection
 from runtime.retries import backoff, pause
 
 POLL_SECONDS: Final = 1.0
@@ -73,7 +73,7 @@ class Relay:
                         await connection.add_listener(outbox.CHANNEL, self._on_notify)
                         try:
                             waits = backoff()
-                            await self._keep_claims(stopping)
+                            await self._keep_claims(connection, stopping)
                         finally:
                             await connection.remove_listener(outbox.CHANNEL, self._on_notify)
                 except _PASSING as error:
@@ -84,19 +84,20 @@ class Relay:
             await asyncio.gather(*self._senders.values(), return_exceptions=True)
             await self._release()
 
-    async def _keep_claims(self, stopping: asyncio.Event) -> None:
-        """Renew and take shards, and keep a sender on each."""
+    async def _keep_claims(self, connection: Connection, stopping: asyncio.Event) -> None:
+        """Renew and take shards, and keep a sender on each.
+
+        On the connection that listens, so that its loss is noticed at the next renewal.
+        """
         while not stopping.is_set():
-            held = await shards.claim(self._pool, self._owner)
+            held = await shards.claim(connection, self._owner)
             self.database.met()
             for shard in held - self._senders.keys():
                 self._not_sending[shard] = "starting"
                 task = asyncio.create_task(self._send_shard(shard, stopping), name=f"shard-{shard}")
                 self._senders[shard] = task
                 task.add_done_callback(partial(self._sender_ended, shard))
-            for event in self._woken.values():
-                event.set()
-            unsent, age = await outbox.backlog(self._pool)
+            unsent, age = await outbox.backlog(connection)
             OUTBOX_UNSENT.set(unsent)
             OUTBOX_AGE.set(age)
             await pause(shards.RENEW_SECONDS, stopping)

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
+from runtime.postgres import Connection
+
 LEASE_SECONDS: Final = 15
 """Longer than the transaction time-out: when a lease has run out, its holder's open transaction is dead too."""
 RENEW_SECONDS: Final = 5
@@ -37,9 +39,9 @@ async def prepare(pool: asyncpg.Pool, count: int) -> None:
     await pool.execute(PREPARE, count)
 
 
-async def claim(pool: asyncpg.Pool, owner: UUID) -> AbstractSet[int]:
+async def claim(connection: Connection, owner: UUID) -> AbstractSet[int]:
     """Renew what `owner` holds and take what is free. Returns all that it holds now."""
-    return {row["shard"] for row in await pool.fetch(CLAIM, owner, LEASE_SECONDS)}
+    return {row["shard"] for row in await connection.fetch(CLAIM, owner, LEASE_SECONDS)}
 
 
 async def holds(pool: asyncpg.Pool, owner: UUID, shard: int) -> bool:

@@ -20,6 +20,9 @@ AWAY = (
 )
 """Errors that mean the server is away or going: the same call may succeed later."""
 
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+"""A connection, whether it is a pool's or not."""
+
 SELECT_LOCALE = """
 SELECT datlocprovider = 'b' AS builtin, datlocale AS locale
 FROM pg_database WHERE datname = current_database()
@@ -54,7 +57,7 @@ async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeo
     return pool
 
 
-async def check_locale(connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy) -> None:
+async def check_locale(connection: Connection) -> None:
     """Refuse a database that cannot fold Cyrillic case.
 
     Raises:
