@@ -14,6 +14,11 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 
+from consumer_query import positions as stored_positions
+from consumer_query import read_model
+from consumer_query.errors import PositionMovedError
+from consumer_query.positions import Move
+from consumer_query.projection import FileState
 from consumer_query.projector import Projector
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
@@ -232,6 +237,36 @@ async def has(pool: asyncpg.Pool, event: FileEvent) -> bool:
         return bool(await pool.fetchval("SELECT 1 FROM file_metadata_cache WHERE file_id = $1", event.file_id))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         return False
+
+
+async def test_a_projector_that_lost_a_partition_moves_neither_its_position_nor_its_rows(
+    query_pool: asyncpg.Pool, events_topic: Topic
+) -> None:
+    async def apply(event: FileEvent, since: int, upto: int) -> None:
+        async with query_pool.acquire() as connection, connection.transaction():
+            await read_model.apply(connection, [FileState.of(event)])
+            await stored_positions.move(connection, events_topic.name, {3: Move(since, upto)})
+
+    mine, late = created(), created()
+    async with query_pool.acquire() as connection:
+        await stored_positions.take(connection, events_topic.name, {3: 5})
+    await apply(mine, 5, 7)
+    with pytest.raises(PositionMovedError):
+        await apply(late, 5, 9)
+    assert await positions(query_pool)() == {3: 7}
+    assert await cached(query_pool)() == {mine.file_id: 1}
+
+
+async def test_a_position_that_another_projector_moved_is_taken_up_again_and_nothing_is_missed(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    first, second = created(), created()
+    async with running_projector():
+        await events_topic.announce(first)
+        await settles(cached(query_pool), {first.file_id: 1})
+        await query_pool.execute("UPDATE projector_positions SET next_offset = 0")
+        await events_topic.announce(second)
+        await settles(cached(query_pool), {first.file_id: 1, second.file_id: 1})
 
 
 @pytest.mark.parametrize(
