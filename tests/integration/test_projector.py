@@ -22,7 +22,7 @@ from consumer_query.projection import FileState
 from consumer_query.projector import Projector
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
-from runtime.kafka import group_consumer, group_lag
+from runtime.kafka import group_consumer, group_lag, transactional_producer
 from schemas.codec import encode
 from schemas.events import FileEvent
 from tests.integration.conftest import Topic, group_name
@@ -199,6 +199,37 @@ async def test_committed_offsets_are_never_beyond_the_rows(
             assert all(offset <= stored.get(number, 0) for number, offset in committed.items())
             seen = len(await cached(query_pool)())
         await announcing
+
+
+async def test_rows_that_cannot_be_written_hold_the_offsets_back_and_come_when_they_can(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    await query_pool.execute("ALTER TABLE file_metadata_cache_g1 ADD CONSTRAINT closed CHECK (false)")
+    event = created()
+    partition = TopicPartition(events_topic.name, shard_of(event.file_id))
+    async with running_projector() as projector:
+        await events_topic.announce(event)
+        await eventually(lambda: complains(projector, "closed"))
+        async with group_consumer(events_topic.bootstrap_servers, group, "observer") as observer:
+            assert not await observer.committed(partition)
+        assert await positions(query_pool)() == {}
+        await query_pool.execute("ALTER TABLE file_metadata_cache_g1 DROP CONSTRAINT closed")
+        await settles(cached(query_pool), {event.file_id: 1})
+
+
+async def test_what_a_relay_did_not_commit_is_not_applied(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    aborted, last = created(), created()
+    producer = transactional_producer(events_topic.bootstrap_servers, f"test-{uuid4().hex[:8]}")
+    async with running_projector(), producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(
+            events_topic.name, value=encode(aborted), key=str(aborted.file_id).encode(), partition=0
+        )
+        await producer.abort_transaction()
+        await events_topic.announce(last)
+        await settles(cached(query_pool), {last.file_id: 1})
 
 
 async def test_two_projectors_share_the_work_and_end_in_the_same_rows(
