@@ -7,6 +7,7 @@ broken by one.
 import mimetypes
 import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 
 from pydantic import (
@@ -24,6 +25,9 @@ from producer_admin.files import FileRecord
 from schemas.file_view import FileView
 
 MAX_TAGS: Final = 100
+# Within what Postgres, Avro's timestamps and every client's calendar can hold, in any time zone.
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}")
 DEFAULT_MEDIA_TYPE: Final = "application/octet-stream"
@@ -41,6 +45,16 @@ def _storable(value: str) -> str:
     return value
 
 
+def _storable_moment(value: datetime) -> datetime:
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is out of range") from error
+    if not EARLIEST <= moment <= LATEST:
+        raise ValueError(f"is not between {EARLIEST:%Y} and {LATEST:%Y}")
+    return moment
+
+
 def _distinct(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
@@ -50,6 +64,7 @@ Label = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_printable)
 ]
 Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_storable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_storable_moment)]
 Tags = Annotated[list[Label], Field(max_length=MAX_TAGS), AfterValidator(_distinct)]
 
 
@@ -65,7 +80,7 @@ class FileDetails(BaseModel):
     tags: Tags = []
     created_by_username: Label = "anonymous"
     created_by_fullname: Label | None = None
-    retention_expires_at: AwareDatetime | None = None
+    retention_expires_at: Moment | None = None
 
     @field_validator("mime_type")
     @classmethod
@@ -97,7 +112,7 @@ class FileChange(BaseModel):
     description: Text | None = None
     version: Label | None = None
     tags: Tags = []
-    retention_expires_at: AwareDatetime | None = None
+    retention_expires_at: Moment | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -60,24 +60,28 @@ class PieceReader:
     """Turns the bytes of a multipart body, in whatever chunks they come, into pieces. Holds one chunk at a time."""
 
     def __init__(self, boundary: bytes) -> None:
+        """Raises MalformedBodyError when the boundary is longer than a parser takes."""
         self._pieces: deque[Piece] = deque()
         self._headers: dict[str, bytes] = {}
         self._header_name = bytearray()
         self._header_value = bytearray()
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._headers.clear,
-                "on_part_data": lambda data, start, end: self._pieces.append(PartData(data[start:end])),
-                "on_part_end": lambda: self._pieces.append(PartEnd()),
-                "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_end": lambda: self._pieces.append(FormEnd()),
-            },
-            max_header_size=MAX_FIELD_BYTES,
-        )
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._headers.clear,
+                    "on_part_data": lambda data, start, end: self._pieces.append(PartData(data[start:end])),
+                    "on_part_end": lambda: self._pieces.append(PartEnd()),
+                    "on_header_field": lambda data, start, end: self._header_name.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._header_value.extend(data[start:end]),
+                    "on_header_end": self._header_end,
+                    "on_headers_finished": self._headers_finished,
+                    "on_end": lambda: self._pieces.append(FormEnd()),
+                },
+                max_header_size=MAX_FIELD_BYTES,
+            )
+        except FormParserError as error:
+            raise MalformedBodyError(f"The multipart boundary cannot be used: {error}") from error
 
     def feed(self, chunk: bytes) -> deque[Piece]:
         """Take one chunk; what it completes is appended to the returned queue.

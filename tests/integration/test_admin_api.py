@@ -155,6 +155,12 @@ def form(*, file: bool = True, filename: str = "a.txt", **fields: Any) -> dict[s
         pytest.param(form(mime_type="pdf"), 422, "mime_type", id="no media type"),
         pytest.param(form(retention_expires_at="soon"), 422, "retention_expires_at", id="no time"),
         pytest.param(form(retention_expires_at="2027-01-01T00:00:00"), 422, "retention_expires_at", id="no zone"),
+        pytest.param(
+            form(retention_expires_at="0001-01-01T00:00:00+23:59"), 422, "retention_expires_at", id="before time"
+        ),
+        pytest.param(
+            form(retention_expires_at="9999-12-31T23:59:59-23:59"), 422, "retention_expires_at", id="after time"
+        ),
         pytest.param(form(file_size="1"), 422, "file_size", id="a field that is not the caller's"),
         pytest.param({"files": [("file", ("a", b"1")), ("file", ("b", b"2"))]}, 422, "file", id="two files"),
         pytest.param({"files": {"file": ("a", b"x" * (MAX_UPLOAD_BYTES + 1))}}, 413, "file", id="too large"),
@@ -166,6 +172,12 @@ def form(*, file: bool = True, filename: str = "a.txt", **fields: Any) -> dict[s
             400,
             None,
             id="a body that breaks off",
+        ),
+        pytest.param(
+            {"content": b"", "headers": {"Content-Type": f"multipart/form-data; boundary={'x' * 500}"}},
+            400,
+            None,
+            id="a boundary of 500 characters",
         ),
         pytest.param(
             {"content": b"not a form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
@@ -212,6 +224,7 @@ async def test_a_refused_upload_names_the_field_and_leaves_nothing(
         ({"description": 1}, "description"),
         ({"description": "\x00"}, "description"),
         ({"file_size": 1}, "file_size"),
+        ({"retention_expires_at": "0001-01-01T00:00:00Z"}, "retention_expires_at"),
     ],
 )
 async def test_a_refused_change_names_the_field_and_changes_nothing(
