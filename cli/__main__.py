@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a fault, 2 wrong usage, 3 nothing is running (status), 130
 
 import sys
 
+import stamina
 import typer
 
 from cli.checks import test
@@ -51,6 +52,7 @@ def _is_foreseen(error: BaseException) -> bool:
 
 def main() -> None:
     """Run a verb."""
+    stamina.instrumentation.set_on_retry_hooks([])  # a retry that succeeds is not news
     try:
         app(prog_name="artstore")
     except KeyboardInterrupt:

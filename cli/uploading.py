@@ -89,7 +89,6 @@ async def upload_all(
         advance: called once a file, whatever became of it
         on_uploaded: called with each success at once
     """
-    stamina.instrumentation.set_on_retry_hooks([])  # a retry that succeeds is not news
     outcome = Outcome()
     waiting = iter(files)
     begin = time.monotonic()

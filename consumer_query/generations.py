@@ -8,6 +8,8 @@ from typing import Final
 
 import asyncpg
 
+from runtime.errors import StartError
+
 SHAPE: Final = 1
 """Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
 
@@ -51,7 +53,7 @@ LIVE_SHAPE: Final = "SELECT shape FROM cache_generation"
 FIRST: Final = "INSERT INTO cache_generation (live, shape) VALUES (1, $1)"
 
 
-class WrongShapeError(Exception):
+class WrongShapeError(StartError):
     """The live generation was made by another version of this program; it has to be rebuilt."""
 
 

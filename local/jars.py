@@ -4,6 +4,7 @@ They are downloaded into a folder beside the final one, verified, and the folder
 No POM is read and no version is chosen at run time: the lock names every jar.
 """
 
+import errno
 import fcntl
 import hashlib
 import shutil
@@ -99,7 +100,7 @@ def _download(jars: tuple[Jar, ...], folder: Path, progress: Progress, fetch: Fe
 def _download_one(jar: Jar, part: Path, fetch: Fetch) -> None:
     own = part / f"{jar.artifact}.download"
     retry = stamina.retry_context(
-        on=_PASSING,
+        on=_may_pass,
         attempts=_ATTEMPTS,
         wait_initial=0.3,
         timeout=None,
@@ -111,6 +112,8 @@ def _download_one(jar: Jar, part: Path, fetch: Fetch) -> None:
                 shutil.rmtree(own, ignore_errors=True)
                 path = fetch(jar, own)
     except _PASSING as error:
+        if _is_full(error):
+            raise DownloadError(f"The disk that holds {part.parent} is full. Make room and try again.") from error
         raise DownloadError(
             f"{jar.file_name} could not be downloaded ({_short(error)}). Check the network and try again."
         ) from error
@@ -123,6 +126,14 @@ def _download_one(jar: Jar, part: Path, fetch: Fetch) -> None:
         )
     path.rename(part / jar.file_name)
     shutil.rmtree(own)
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, _PASSING) and not _is_full(error)
 
 
 def from_maven(jar: Jar, folder: Path) -> Path:

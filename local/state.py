@@ -132,7 +132,7 @@ class Home:
     def read(self) -> Run | None:
         """The last recorded run, whether or not it still lives; None when there is none."""
         try:
-            return Run.model_validate_json(self._run_file.read_text())
+            return Run.model_validate_json(self._run_file.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 

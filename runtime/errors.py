@@ -15,6 +15,10 @@ class FieldError:
     message: str
 
 
+class StartError(Exception):
+    """A process cannot start. The message says what to do, so no traceback is needed."""
+
+
 class ServiceError(Exception):
     """A fault that has a name. `str(error)` is one sentence for the person who caused or can mend it."""
 

@@ -6,6 +6,8 @@ checks at start that the database uses the `builtin` provider (PostgreSQL 17 and
 
 import asyncpg
 
+from runtime.errors import StartError
+
 LOCALES = ("C.UTF-8", "PG_UNICODE_FAST")
 
 AWAY = (
@@ -29,7 +31,7 @@ FROM pg_database WHERE datname = current_database()
 """
 
 
-class WrongLocaleError(Exception):
+class WrongLocaleError(StartError):
     """The database would not fold case outside ASCII. Make it anew; the message says how."""
 
 

@@ -6,6 +6,7 @@ One task that fails ends the process with exit code 1: a supervisor restarting i
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from runtime.errors import StartError
 from runtime.health import Health, management_app
 from runtime.logging import configure_logging
 from runtime.settings import ProcessSettings
@@ -30,6 +32,10 @@ DRAIN_SECONDS = 10
 _log = structlog.get_logger()
 
 
+class ListenError(StartError):
+    """The address is in use or not this machine's."""
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to `run_process`, which has more than one server to stop."""
 
@@ -39,14 +45,16 @@ class _Server(uvicorn.Server):
 
 
 def http_server(app: Any, host: str, port: int) -> Task:
-    """A task that serves `app` and drains open requests at the end."""
+    """A task that serves `app` and drains open requests at the end.
+
+    The task raises ListenError when the address cannot be had.
+    """
 
     async def serve(stopping: asyncio.Event) -> None:
+        listener = _listen(host, port)
         server = _Server(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 access_log=False,
                 log_config=None,
                 lifespan="off",
@@ -54,14 +62,25 @@ def http_server(app: Any, host: str, port: int) -> Task:
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        server.should_exit = True
-        await serving
+        try:
+            await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also when another task failed: a listener that is left open would keep the event loop from closing.
+            stop.cancel()
+            server.should_exit = True
+            await serving
 
     return serve
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
 async def run_process(name: str, health: Health, management: tuple[str, int], *tasks: Task) -> None:
@@ -105,7 +124,8 @@ def run_to_exit(name: str, settings_type: type[S], main: Callable[[S], Coroutine
             runner.run(main(settings))
     except Exception as error:  # noqa: BLE001 - the top of the process
         for cause in _leaves(error):
-            _log.error("process failed", error=f"{type(cause).__name__}: {cause}", exc_info=cause)
+            foreseen = isinstance(cause, StartError)
+            _log.error("process failed", error=str(cause), exc_info=None if foreseen else cause)
         sys.exit(1)
 
 

@@ -89,3 +89,12 @@ def test_a_damaged_record_counts_as_none(home: Home) -> None:
     (home.folder / "run.json").write_text("{")
     assert home.running() is None
     home.release()
+
+
+def test_a_run_file_that_is_rubbish_counts_as_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.acquire()
+    for rubbish in (b"", b"{", b"\xff\xfe\x00", b"[]"):
+        (tmp_path / "run.json").write_bytes(rubbish)
+        assert home.read() is None
+    home.release()
