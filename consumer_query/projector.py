@@ -155,12 +155,22 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         if idle_too:
             self._idle_moves_at = now
         moves = {}
-        for partition, since in self._applied.items():
+        for partition, expected in self._applied.items():
+            since = expected
+            if (records := batch.get(partition)) and records[0].offset < expected:
+                since = await self._begin_anew(partition, expected, records[0].offset)
             if partition in batch or idle_too:
                 upto = await self._consumer.position(partition)
                 if upto > since:
                     moves[partition] = Move(since, upto)
         return moves
+
+    async def _begin_anew(self, partition: TopicPartition, expected: int, first: int) -> int:
+        """The log is shorter than what was applied of it, so the client went back to its beginning: apply all of it."""
+        _log.warning("the log began anew", partition=partition.partition, expected=expected, first=first)
+        async with self._pool.acquire() as connection:
+            await positions.take(connection, self._topic, {partition.partition: first})
+        return first
 
     async def _apply(self, batch: Batch, moves: Mapping[TopicPartition, Move]) -> None:
         """Write a batch and its positions in one transaction, then commit the positions to the group."""

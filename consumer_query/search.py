@@ -6,9 +6,10 @@ Files of exactly the asked name come first, then the better match, then the newe
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -75,11 +76,11 @@ class Cursor:
         try:
             parts = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             named, rank, created_at, file_id = parts
-            moment = datetime.fromisoformat(created_at)
-            if type(named) is not bool or type(rank) is not float or moment.tzinfo is None:
+            moment = datetime.fromisoformat(created_at).astimezone(UTC)
+            if type(named) is not bool or type(rank) is not float or not math.isfinite(rank):
                 raise TypeError
             return cls(named, rank, moment, UUID(file_id))
-        except (ValueError, TypeError, AttributeError, binascii.Error) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
             problem = FieldError("cursor", "not a cursor that this service gave")
             raise BadSearchError("The cursor cannot be read.", (problem,)) from error
 

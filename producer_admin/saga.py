@@ -201,7 +201,8 @@ async def _compensate(saga: Saga, means: Means, work: Work, position: int, error
     reason = f"{type(error).__name__}: {error}"
     async with means.alone() as connection:
         if not await saga_log.give_up(connection, work.saga_id, saga.steps[position].name, reason):
-            return False
+            # Not running: recorded after all, or another process has given it up and undoes it.
+            return not await saga_log.is_recorded(connection, work.saga_id)
     for step in reversed(reversible):
         assert step.undo is not None  # noqa: S101 - chosen for having one
         await step.undo(means, work)

@@ -30,6 +30,8 @@ MOVE: Final = text(
     """
 )
 
+STATE: Final = text("SELECT state FROM sagas WHERE saga_id = :saga_id")
+
 
 async def begin(connection: AsyncConnection, saga_id: UUID, kind: str, file_id: UUID, step: str, detail: str) -> None:
     """Note that a saga begins with `step`. `detail` is JSON."""
@@ -62,6 +64,12 @@ async def give_up(connection: AsyncConnection, saga_id: UUID, step: str, error: 
     """
     values = {"saga_id": saga_id, "state": "compensating", "step": step, "error": error}
     return (await connection.execute(LEAVE_RUNNING, values)).one_or_none() is not None
+
+
+async def is_recorded(connection: AsyncConnection, saga_id: UUID) -> bool:
+    """Whether the change that a saga makes is committed."""
+    state = (await connection.execute(STATE, {"saga_id": saga_id})).scalar_one_or_none()
+    return state in {"recorded", "done"}
 
 
 async def move(connection: AsyncConnection, saga_id: UUID, state: str, step: str, error: str | None = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from producer_admin import saga
+from producer_admin.errors import SagaInterruptedError
 from producer_admin.files import FileRecord
 from producer_admin.saga import Means, Outside, Recording, Saga, Work, run_saga
 from producer_admin.storage import ObjectName
@@ -276,6 +277,26 @@ class Bytes:
             "tags": [],
             "created_by_username": "ivanov",
         }
+
+
+async def test_an_upload_that_another_process_gave_up_is_not_answered_as_done(
+    means: Means, admin_pool: asyncpg.Pool
+) -> None:
+    async def given_up_meanwhile(connection: AsyncConnection, means: Means, work: Work) -> FileRecord:
+        await admin_pool.execute("UPDATE sagas SET state = 'compensating'")
+        return await saga.record_creation(connection, means, work)
+
+    late = Saga(
+        "upload",
+        (
+            Outside("store_bytes", saga.store_bytes, undo=saga.remove_bytes),
+            Recording("record_creation", given_up_meanwhile),
+        ),
+    )
+    work = Work(file_id=uuid4(), content=Bytes(), object_key="files/a/b", name=ObjectName("files/a", "b"))
+    with pytest.raises(SagaInterruptedError):
+        await run_saga(late, means, work)
+    assert await stored_rows(admin_pool) == {"files": 0, "outbox": 0}
 
 
 async def test_a_change_that_was_recorded_is_never_undone_though_its_answer_was_lost(

@@ -1,5 +1,6 @@
 """Search over a real Postgres: words by their stems in two languages, names by their parts and as typed."""
 
+import base64
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,11 @@ async def query(query_pool: asyncpg.Pool) -> Client:
     """A client of the Query API."""
     transport = httpx.ASGITransport(query_app(query_pool), raise_app_exceptions=False)
     return Client(transport=transport, base_url="http://query/api/v1/files")
+
+
+BEYOND_TIME = base64.urlsafe_b64encode(
+    b'[true, 0.5, "9999-12-31T23:59:59-14:00", "00000000-0000-0000-0000-000000000000"]'
+).decode()
 
 
 async def cache(pool: asyncpg.Pool, *names: str, **details: Any) -> list[UUID]:
@@ -141,6 +147,7 @@ async def test_a_deleted_file_is_found_no_more(query_pool: asyncpg.Pool, query: 
         ({"query": "a", "cursor": "x"}, "cursor"),
         ({"query": "a", "cursor": "WzEsMiwzLDRd"}, "cursor"),
         ({"query": "a", "cursor": "ы"}, "cursor"),
+        ({"query": "a", "cursor": BEYOND_TIME}, "cursor"),
     ],
 )
 async def test_a_refused_search_names_the_parameter(query: Client, parameters: dict[str, Any], field: str) -> None:
