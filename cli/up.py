@@ -26,8 +26,7 @@ def up(
             with Waiting("Starting") as waiting:
                 stack = Stack(StackSettings.read(), waiting.tell)
                 stack.start(fresh=fresh)
-            _greet(stack, begin)
-            _stream(stack)
+            _run(stack, begin)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
 
@@ -51,13 +50,14 @@ def _greet(stack: "Stack", begin: float) -> None:
     out.print(table)
 
 
-def _stream(stack: "Stack") -> None:
+def _run(stack: "Stack", begin: float) -> None:
     from cli.logs import LogFollower
 
     names = ("postgres", "kafka", *stack.services)
     logs = LogFollower(stack.home.logs, names)
     stopped_at: float | None = None
     try:
+        _greet(stack, begin)
         while True:
             logs.show()
             stack.require_alive()
