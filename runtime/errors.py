@@ -3,6 +3,7 @@
 Each service has one base of its own below `ServiceError`; `runtime.http` is the only place that reads these.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +30,10 @@ class ServiceError(Exception):
     retryable: ClassVar[bool] = False
     """True when the same call may succeed later."""
 
-    def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
+    def __init__(
+        self, detail: str, errors: tuple[FieldError, ...] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.errors = errors
+        self.headers = headers or {}
+        """What HTTP wants beside the problem, such as Content-Range with 416."""

@@ -1,6 +1,6 @@
 """Whatever goes wrong, a client gets problem+json (RFC 9457), and this is the one place that makes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,9 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.errors import FieldError, ServiceError
 
+PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 _log = structlog.get_logger()
 
@@ -34,11 +36,39 @@ class Problem(BaseModel):
     errors: list[ProblemField] = []
 
 
-PROBLEM_RESPONSE: dict[str, Any] = {
-    "model": Problem,
-    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-}
+PROBLEM_RESPONSE: dict[str, Any] = {"model": Problem}
 """How routes document an error status."""
+
+MAX_BODY_BYTES = 1 << 20
+"""Larger than any JSON body that a route of ours takes."""
+
+
+class BoundedBodies:
+    """Middleware: a body that a route reads whole is refused with 413 once it is too large, before it fills memory.
+
+    `streamed` tells by method and path which routes read their body piece by piece and bound it themselves.
+    """
+
+    def __init__(self, app: ASGIApp, streamed: Callable[[str, str], bool] = lambda _method, _path: False) -> None:
+        self._app = app
+        self._streamed = streamed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, counting its body."""
+        if scope["type"] != "http" or self._streamed(scope["method"], scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY_BYTES:
+                raise HTTPException(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+            return message
+
+        await self._app(scope, counted, send)
 
 
 def field_errors(errors: Sequence[Any], root: str = "body") -> tuple[FieldError, ...]:
@@ -52,7 +82,8 @@ def field_errors(errors: Sequence[Any], root: str = "body") -> tuple[FieldError,
 def _field_error(error: Any, root: str) -> FieldError:
     where = error["loc"]
     if where and where[0] in _SOURCES:
-        where = where[1:]
+        # Header names are compared without case, and written like this.
+        where = (where[1].title(),) if where[0] == "header" else where[1:]
     if error["type"] == "json_invalid":
         where = ()
     return FieldError(".".join(map(str, where)) or root, error["msg"].removeprefix("Value error, "))
@@ -61,17 +92,24 @@ def _field_error(error: Any, root: str) -> FieldError:
 _SOURCES = frozenset({"body", "query", "path", "header"})
 
 
-def answer_with_problems(app: FastAPI, unavailable: tuple[type[Exception], ...] = ()) -> None:
+def answer_with_problems(
+    app: FastAPI,
+    unavailable: tuple[type[Exception], ...] = (),
+    is_away: Callable[[BaseException], bool] = lambda _: True,
+) -> None:
     """Make every error of `app` a problem+json answer.
 
-    `unavailable` are the library errors that mean a dependency is away: 503 with Retry-After.
+    `unavailable` are the library errors that may mean that a dependency is away, and do where `is_away` says so:
+    503 with Retry-After.
     """
 
     async def service_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ServiceError)  # noqa: S101 - registered for this type below
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("request failed", path=request.url.path, error=str(error), status=error.status)
-        return _problem(error.status, error.title, str(error), error.errors, retryable=error.retryable)
+        answer = _problem(error.status, error.title, str(error), error.errors, retryable=error.retryable)
+        answer.headers.update(error.headers)
+        return answer
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type below
@@ -86,6 +124,8 @@ def answer_with_problems(app: FastAPI, unavailable: tuple[type[Exception], ...] 
         return answer
 
     async def away(request: Request, error: Exception) -> JSONResponse:
+        if not is_away(error):
+            return await unforeseen(request, error)
         _log.warning("dependency away", path=request.url.path, error=f"{type(error).__name__}: {error}")
         return _problem(503, "Temporarily unavailable", "A dependency is away. Try again.", retryable=True)
 
@@ -99,6 +139,23 @@ def answer_with_problems(app: FastAPI, unavailable: tuple[type[Exception], ...] 
     for kind in unavailable:
         app.add_exception_handler(kind, away)
     app.add_exception_handler(Exception, unforeseen)
+    _document_problems(app)
+
+
+def _document_problems(app: FastAPI) -> None:
+    """FastAPI documents a model as application/json; errors are application/problem+json."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            for path in described()["paths"].values():
+                for operation in path.values():
+                    for status, answer in operation["responses"].items():
+                        if status >= "400" and "application/json" in answer.get("content", {}):
+                            answer["content"] = {PROBLEM_TYPE: answer["content"]["application/json"]}
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _problem(
@@ -113,6 +170,6 @@ def _problem(
     return JSONResponse(
         problem.model_dump(),
         status_code=status,
-        media_type="application/problem+json",
+        media_type=PROBLEM_TYPE,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if retryable else None,
     )

@@ -16,6 +16,20 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 """After this the broker aborts an abandoned transaction, which until then hides everything behind it."""
 
 
+MAX_BATCH_BYTES: Final = 512 * 1024
+"""Records in one produce request, before compression. Well below a broker's `message.max.bytes` of 1 MiB."""
+
+_PRODUCING: Final[dict[str, Any]] = {
+    "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    "acks": "all",
+    "compression_type": "zstd",
+    # Records are sent as soon as they are handed over: the relay has batched them already.
+    "linger_ms": 0,
+    "max_batch_size": MAX_BATCH_BYTES,
+    "max_request_size": 4 * 1024 * 1024,
+}
+
+
 def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIOKafkaProducer:
     """A producer that fences every earlier holder of `transactional_id` when it starts (KIP-98)."""
     return AIOKafkaProducer(
@@ -23,13 +37,14 @@ def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIO
         client_id=transactional_id,
         transactional_id=transactional_id,
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-        acks="all",
-        compression_type="zstd",
-        # A transaction's records are sent as soon as they are handed over: the relay has batched them already.
-        linger_ms=0,
-        max_batch_size=512 * 1024,
-        max_request_size=4 * 1024 * 1024,
+        **_PRODUCING,
+    )
+
+
+def idempotent_producer(bootstrap_servers: str, client_id: str) -> AIOKafkaProducer:
+    """The same without transactions, so without a fence: what the relay is measured against, and must not use."""
+    return AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **_PRODUCING
     )
 
 

@@ -20,7 +20,7 @@ async def migrate(url: str, scripts: Path, metadata: MetaData) -> None:
     Raises:
         WrongLocaleError: the database has a locale that search cannot live with.
     """
-    engine = open_engine(url, "migrate", pool_size=1)
+    engine = open_engine(url, "migrate", pool_size=1, patient=True)
     try:
         async with engine.connect() as connection:
             raw = await connection.get_raw_connection()

@@ -4,6 +4,8 @@ Under the plain C locale `lower('Ж')` changes nothing and search would silently
 checks at start that the database uses the `builtin` provider (PostgreSQL 17 and later).
 """
 
+from collections.abc import Mapping
+
 import asyncpg
 
 from runtime.errors import StartError
@@ -35,7 +37,14 @@ class WrongLocaleError(StartError):
     """The database would not fold case outside ASCII. Make it anew; the message says how."""
 
 
-async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeout: float = 30) -> asyncpg.Pool:
+async def open_pool(
+    url: str,
+    process: str,
+    *,
+    max_size: int = 10,
+    command_timeout: float = 30,
+    settings: Mapping[str, str] | None = None,
+) -> asyncpg.Pool:
     """A pool for hand-written SQL.
 
     Args:
@@ -43,6 +52,7 @@ async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeo
         process: shown in pg_stat_activity
         max_size: connections at most
         command_timeout: seconds that one statement may take, as seen from here
+        settings: of each session, for example of the planner
 
     Raises:
         WrongLocaleError: see the module.
@@ -52,7 +62,7 @@ async def open_pool(url: str, process: str, *, max_size: int = 10, command_timeo
         min_size=1,
         max_size=max_size,
         command_timeout=command_timeout,
-        server_settings={"application_name": process},
+        server_settings={"application_name": process, **(settings or {})},
     )
     async with pool.acquire() as connection:
         await check_locale(connection)

@@ -8,12 +8,12 @@ FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 10.0
 
 
-def backoff() -> Iterator[float]:
-    """Seconds to wait before the next try: doubling from 0.1 s to 10 s, each between half and whole (jitter)."""
+def backoff(longest: float = LONGEST_SECONDS) -> Iterator[float]:
+    """Seconds to wait before the next try: doubling from 0.1 s to `longest`, each between half and whole (jitter)."""
     ceiling = FIRST_SECONDS
     while True:
         yield ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        ceiling = min(ceiling * 2, LONGEST_SECONDS)
+        ceiling = min(ceiling * 2, longest)
 
 
 async def pause(seconds: float, stopping: asyncio.Event) -> None:
