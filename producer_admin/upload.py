@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from producer_admin.api_models import FileDetails
+from producer_admin.api_models import ContentChange, FileDetails, Limits
 from producer_admin.errors import MalformedBodyError, RefusedError, TooLargeError
 from runtime.errors import FieldError
 from runtime.http import field_errors
@@ -25,6 +25,8 @@ MAX_FIELDS: Final = 400
 """Text fields in one form; tags are one field each."""
 LIST_FIELDS: Final = frozenset({"tags"})
 FILE_FIELD: Final = "file"
+FORM_BYTES: Final = MAX_FIELDS * MAX_FIELD_BYTES
+"""What a form may hold around its file."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +120,19 @@ class PieceReader:
 class UploadForm:
     """One upload request, as the saga reads it: first `chunks`, then `details`."""
 
-    def __init__(self, pieces: AsyncIterator[Piece], max_bytes: int) -> None:
+    def __init__(self, pieces: AsyncIterator[Piece], limits: Limits, uploader: str | None) -> None:
         self._pieces = pieces
-        self._max_bytes = max_bytes
+        self._limits = limits
+        self._uploader = uploader
         self._fields: dict[str, Any] = {}
         self._count = 0
         self._file: PartBegin | None = None
 
     @classmethod
-    async def open(cls, request: Request, max_bytes: int) -> "UploadForm":
+    async def open(cls, request: Request, limits: Limits, uploader: str | None = None) -> "UploadForm":
         """Read up to the content of the `file` part, and refuse at once what already breaks a rule.
+
+        `uploader` stands for a created_by_username that the form does not give.
 
         Raises:
             AdminError: not a multipart form, no file in it, or a field that is refused.
@@ -138,7 +143,7 @@ class UploadForm:
                 "Send the file as multipart/form-data with a part named file.",
                 (FieldError(FILE_FIELD, "the body is not multipart/form-data"),),
             )
-        form = cls(_pieces(request, options[b"boundary"]), max_bytes)
+        form = cls(_pieces(request, options[b"boundary"]), limits, uploader)
         await form._read_fields()
         if form._file is None:
             raise RefusedError("There is no file in the form.", (FieldError(FILE_FIELD, "required"),))
@@ -151,15 +156,8 @@ class UploadForm:
         Raises:
             TooLargeError: more than the limit; what was read so far is the caller's to undo.
         """
-        size = 0
-        async for piece in self._pieces:
-            if isinstance(piece, PartEnd):
-                return
-            assert isinstance(piece, PartData)  # noqa: S101 - nothing else stands inside a part
-            size += len(piece.data)
-            if size > self._max_bytes:
-                raise TooLargeError(f"The file is larger than {self._max_bytes} bytes.", (_too_large(),))
-            yield piece.data
+        async for chunk in bounded(self._file_data(), self._limits):
+            yield chunk
 
     async def details(self) -> Mapping[str, Any]:
         """Read the fields behind the file and return the metadata columns.
@@ -172,6 +170,13 @@ class UploadForm:
         if self._file is not first:
             raise RefusedError("Send one file in one request.", (FieldError(FILE_FIELD, "more than one"),))
         return self._validated().columns()
+
+    async def _file_data(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            if isinstance(piece, PartEnd):
+                return
+            assert isinstance(piece, PartData)  # noqa: S101 - nothing else stands inside a part
+            yield piece.data
 
     async def _read_fields(self) -> None:
         """Collect text fields until a file part begins or the form ends."""
@@ -208,13 +213,58 @@ class UploadForm:
 
     def _validated(self) -> FileDetails:
         assert self._file is not None  # noqa: S101 - `open` found it
-        offered = {"original_filename": self._file.filename, "mime_type": self._file.content_type}
+        offered = {
+            "original_filename": self._file.filename,
+            "mime_type": self._file.content_type,
+            "created_by_username": self._uploader,
+        }
         given = {name: value for name, value in offered.items() if value} | self._fields
         try:
-            return FileDetails.model_validate(given)
+            details = FileDetails.model_validate(given)
         except ValidationError as error:
-            errors = field_errors(error.errors(), root=FILE_FIELD)
-            raise RefusedError("; ".join(f"{one.field}: {one.message}" for one in errors), errors) from error
+            raise RefusedError.of(field_errors(error.errors(), root=FILE_FIELD)) from error
+        self._limits.check(details.columns())
+        return details
+
+
+class RawContent:
+    """A request whose body is the new content itself, with what its headers and query say of it."""
+
+    def __init__(self, request: Request, limits: Limits, change: ContentChange) -> None:
+        self._request = request
+        self._limits = limits
+        self._change = change
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body.
+
+        Raises:
+            TooLargeError: more than the limit.
+            MalformedBodyError: it breaks off.
+        """
+        try:
+            async for chunk in bounded(self._request.stream(), self._limits):
+                yield chunk
+        except ClientDisconnect as error:
+            raise MalformedBodyError("The client hung up before the end of the content.") from error
+
+    async def details(self) -> Mapping[str, Any]:
+        """Metadata columns that were given with it."""
+        return self._change.columns()
+
+
+async def bounded(content: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
+    """Content, until it is larger than a file may be.
+
+    Raises:
+        TooLargeError: what was read so far is the caller's to undo.
+    """
+    size = 0
+    async for chunk in content:
+        size += len(chunk)
+        if size > limits.upload_bytes:
+            raise TooLargeError(f"The file is larger than {limits.upload_bytes} bytes.", (_too_large(),))
+        yield chunk
 
 
 async def _pieces(request: Request, boundary: bytes) -> AsyncIterator[Piece]:

@@ -8,12 +8,15 @@ import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from producer_admin import elements
+from producer_admin.api_models import Limits
 from producer_admin.api_process import admin_app
+from producer_admin.elements import Elements
 from producer_admin.outbox import OutboxRow, shard_of
 from producer_admin.publisher import ShardPublisher
-from producer_admin.saga import Means
-from producer_admin.storage import open_storage
+from producer_admin.saga_steps import Means
 from runtime.engine import open_engine
 from runtime.kafka import plain_consumer
 from runtime.postgres import open_pool
@@ -23,6 +26,7 @@ from tests.backends import Backend
 from tests.waiting import settles
 
 MAX_UPLOAD_BYTES = 20 * 2**20
+LIMITS = Limits(upload_bytes=MAX_UPLOAD_BYTES, name=255, description=10_000, tags=100, tag=100)
 
 
 @pytest.fixture
@@ -38,16 +42,25 @@ async def query_pool(query_database: str) -> AsyncIterator[asyncpg.Pool]:
 
 
 @pytest.fixture
-async def means(admin_database: str, storage_folder: Path) -> AsyncIterator[Means]:
+async def admin_engine(admin_database: str) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(admin_database, "tests")
-    yield Means(engine, open_storage(storage_folder.as_uri()), "se-01")
+    yield engine
     await engine.dispose()
 
 
 @pytest.fixture
-async def admin(means: Means) -> AsyncIterator[httpx.AsyncClient]:
+async def means(admin_engine: AsyncEngine, storage_folder: Path) -> Means:
+    """One storage element, se-01, in `storage_folder`."""
+    await elements.ensure(admin_engine, "se-01", storage_folder.as_uri())
+    made = Means(admin_engine, Elements(admin_engine))
+    await made.elements.refresh()
+    return made
+
+
+@pytest.fixture
+async def admin(means: Means, admin_engine: AsyncEngine) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the Admin API."""
-    transport = httpx.ASGITransport(admin_app(means, MAX_UPLOAD_BYTES), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(admin_app(means, admin_engine, LIMITS), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin/api/v1/files") as client:
         yield client
 

@@ -1,7 +1,6 @@
 """The Admin API over a real Postgres and a real disk: every 2xx is in the outbox, every 4xx leaves nothing."""
 
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,13 +8,7 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from producer_admin import saga
-from producer_admin.errors import SagaInterruptedError
-from producer_admin.files import FileRecord
-from producer_admin.saga import Means, Outside, Recording, Saga, Work, run_saga
-from producer_admin.storage import ObjectName
 from schemas.codec import Decoder
 from schemas.events import EventType
 from tests.integration.conftest import MAX_UPLOAD_BYTES
@@ -86,6 +79,26 @@ async def test_a_file_comes_back_as_it_went(admin: httpx.AsyncClient) -> None:
     assert (await admin.get(f"/{answer['file_id']}")).json() == answer
 
 
+async def test_a_name_that_looks_like_a_url_is_still_a_name(admin: httpx.AsyncClient) -> None:
+    answer = await admin.post("/upload", files={"file": ("data:text/html,x.png", b"x", "application/octet-stream")})
+    assert answer.json()["mime_type"] == "image/png"
+
+
+async def test_every_error_is_documented_as_a_problem(admin: httpx.AsyncClient) -> None:
+    described = (await admin.get("http://admin/openapi.json")).json()
+    answers = [
+        (path, method, status, answer)
+        for path, operations in described["paths"].items()
+        for method, operation in operations.items()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert len(answers) > 50
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert [one for one in answers if one[3]["content"] != problem] == []
+    assert {"Problem", "ProblemField"} <= described["components"]["schemas"].keys()
+
+
 async def test_no_part_of_a_name_is_in_the_storage_path(admin: httpx.AsyncClient, storage_folder: Path) -> None:
     await upload(admin, original_filename="../../../etc/passwd", tags=["../x"])
     [path] = stored_objects(storage_folder)
@@ -147,6 +160,8 @@ def form(*, file: bool = True, filename: str = "a.txt", **fields: Any) -> dict[s
         pytest.param(form(filename="n" * 5000), 422, "original_filename", id="name of 5,000 characters"),
         pytest.param(form(original_filename="n" * 256), 422, "original_filename", id="name of 256 characters"),
         pytest.param(form(original_filename="a\nb"), 422, "original_filename", id="line break in the name"),
+        pytest.param(form(original_filename="a\x9bb"), 422, "original_filename", id="C1 control in the name"),
+        pytest.param(form(original_filename=" \u2003"), 422, "original_filename", id="blank name"),
         pytest.param(form(description="a\x00b"), 422, "description", id="NUL in the description"),
         pytest.param(form(description="d" * 10_001), 422, "description", id="long description"),
         pytest.param(form(description="d" * 100_000), 422, "description", id="field beyond every limit"),
@@ -262,60 +277,3 @@ async def test_an_upload_whose_event_cannot_be_written_leaves_no_file_and_no_byt
     assert row is not None
     assert row["state"] == "compensated"
     assert "closed" in row["error"]
-
-
-class Bytes:
-    """Content of an upload without a request."""
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield CONTENT
-
-    async def details(self) -> dict[str, Any]:
-        return {
-            "original_filename": "a",
-            "mime_type": "text/plain",
-            "tags": [],
-            "created_by_username": "ivanov",
-        }
-
-
-async def test_an_upload_that_another_process_gave_up_is_not_answered_as_done(
-    means: Means, admin_pool: asyncpg.Pool
-) -> None:
-    async def given_up_meanwhile(connection: AsyncConnection, means: Means, work: Work) -> FileRecord:
-        await admin_pool.execute("UPDATE sagas SET state = 'compensating'")
-        return await saga.record_creation(connection, means, work)
-
-    late = Saga(
-        "upload",
-        (
-            Outside("store_bytes", saga.store_bytes, undo=saga.remove_bytes),
-            Recording("record_creation", given_up_meanwhile),
-        ),
-    )
-    work = Work(file_id=uuid4(), content=Bytes(), object_key="files/a/b", name=ObjectName("files/a", "b"))
-    with pytest.raises(SagaInterruptedError):
-        await run_saga(late, means, work)
-    assert await stored_rows(admin_pool) == {"files": 0, "outbox": 0}
-
-
-async def test_a_change_that_was_recorded_is_never_undone_though_its_answer_was_lost(
-    means: Means, admin_pool: asyncpg.Pool, storage_folder: Path
-) -> None:
-    async def record_and_lose_the_answer(connection: AsyncConnection, means: Means, work: Work) -> FileRecord:
-        work.record = await saga.record_creation(connection, means, work)
-        await connection.exec_driver_sql(f"UPDATE sagas SET state = 'done' WHERE saga_id = '{work.saga_id}'")
-        await connection.commit()
-        raise ConnectionResetError
-
-    losing = Saga(
-        "upload",
-        (
-            Outside("store_bytes", saga.store_bytes, undo=saga.remove_bytes),
-            Recording("record_creation", record_and_lose_the_answer),
-        ),
-    )
-    work = Work(file_id=uuid4(), content=Bytes(), object_key="files/a/b", name=ObjectName("files/a", "b"))
-    record = await run_saga(losing, means, work)
-    assert await admin_pool.fetchval("SELECT file_id FROM files") == record.file_id
-    assert len(stored_objects(storage_folder)) == 1
