@@ -12,6 +12,7 @@ from cli.checks import test
 from cli.demo import demo
 from cli.down import down
 from cli.ingest import ingest
+from cli.outbox import outbox
 from cli.search import search
 from cli.status import status
 from cli.terminal import err
@@ -31,6 +32,7 @@ for verb in (up, down, status, demo, ingest, search):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")
+app.add_typer(outbox, name="outbox")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")
 

@@ -31,6 +31,20 @@ def running_or_none() -> "Run | None":
     return run if run is not None and run.healthy else None
 
 
+def admin_database() -> str:
+    """URL of the Admin database: ADMIN_DATABASE_URL, or else the running stack's.
+
+    Raises:
+        NotRunningError: it is not set, and no stack runs here.
+    """
+    import os
+
+    if url := os.environ.get("ADMIN_DATABASE_URL"):
+        return url
+    [postgres] = [one for one in running().processes if one.name == "postgres"]
+    return f"{postgres.url}artstore_admin"
+
+
 def refusal(answer: "httpx.Response") -> CliError:
     """The error that an API's problem+json answer stands for."""
     return CliError(f"{answer.request.url.path} answered {answer.status_code}: {reason(answer)}")

@@ -5,9 +5,8 @@ them commit, so a smaller id can appear later. On one file ids do follow revisio
 file waits for the row's lock.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -28,46 +27,69 @@ SHARDS: Final = cards()[FILE_EVENTS].partitions
 ADD: Final = text(
     """
     WITH row AS (
-        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, payload, occurred_at)
-        VALUES (:shard, :file_id, :revision, :event_id, :event_type, :payload, :occurred_at)
+        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at)
+        VALUES (:shard, :file_id, :revision, :event_id, :event_type, :actor, :payload, :occurred_at)
     )
     SELECT pg_notify('outbox', CAST(CAST(:shard AS integer) AS text))
     """
 )
 
-# At most one revision of a file in a batch: a batch that is sent again after a crash then repeats a revision
-# instead of going back to an older one. Walks index outbox_unsent.
+ADD_MANY: Final = text(
+    """
+    WITH added AS (
+        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at)
+        SELECT shard, file_id, revision, event_id, event_type, :actor, payload, occurred_at
+        FROM unnest(
+            CAST(:shards AS integer[]), CAST(:file_ids AS uuid[]), CAST(:revisions AS bigint[]),
+            CAST(:event_ids AS uuid[]), CAST(:event_types AS text[]), CAST(:payloads AS bytea[]),
+            CAST(:moments AS timestamptz[])
+        ) AS event (shard, file_id, revision, event_id, event_type, payload, occurred_at)
+        RETURNING shard
+    )
+    SELECT pg_notify('outbox', CAST(shard AS text)) FROM (SELECT DISTINCT shard FROM added) AS woken
+    """
+)
+
+# The oldest rows of a shard, as many as fit into $4 bytes of payload, at least one; without the files whose oldest
+# rows the caller holds already ($2). Walks the primary key. What is left out goes by file, never by id: a row with a
+# smaller id can be committed later, but not of the same file.
 UNSENT: Final = """
-SELECT outbox_id, file_id, revision, event_id, event_type, payload, occurred_at
+SELECT outbox_id, file_id, revision, event_id, event_type, payload, (date_part('epoch', occurred_at) * 1000)::bigint
 FROM (
-    SELECT *, row_number() OVER (PARTITION BY file_id ORDER BY outbox_id) AS turn
+    SELECT *, sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes
     FROM (
         SELECT outbox_id, file_id, revision, event_id, event_type, payload, occurred_at
-        FROM outbox WHERE shard = $1 AND sent_at IS NULL
-        ORDER BY outbox_id LIMIT $2
+        FROM outbox WHERE shard = $1 AND file_id <> ALL($2::uuid[])
+        ORDER BY outbox_id LIMIT $3
     ) AS oldest
-) AS numbered
-WHERE turn = 1
+) AS summed
+WHERE bytes <= $4 OR bytes = octet_length(payload)
 ORDER BY outbox_id
 """
 
-# Only the shard's owner may say what was sent.
+# A row waits or is in the audit log, never both, never neither. Only the shard's owner may say what was sent.
 MARK_SENT: Final = """
-UPDATE outbox SET sent_at = clock_timestamp(), record_offset = receipt.record_offset
-FROM unnest($1::bigint[], $2::bigint[]) AS receipt (outbox_id, record_offset)
-WHERE outbox.outbox_id = receipt.outbox_id
-  AND EXISTS (SELECT FROM relay_shards WHERE shard = $3 AND owner = $4)
+WITH sent AS (
+    DELETE FROM outbox USING unnest($1::bigint[], $2::bigint[]) AS receipt (outbox_id, record_offset)
+    WHERE outbox.shard = $3 AND outbox.outbox_id = receipt.outbox_id
+      AND EXISTS (SELECT FROM relay_shards WHERE shard = $3 AND owner = $4)
+    RETURNING outbox.*, receipt.record_offset
+)
+INSERT INTO outbox_sent (outbox_id, shard, file_id, revision, event_id, event_type, actor, payload, occurred_at,
+                         sent_at, record_offset)
+SELECT outbox_id, shard, file_id, revision, event_id, event_type, actor, payload, occurred_at,
+       statement_timestamp(), record_offset
+FROM sent
 """
 
 BACKLOG: Final = """
 SELECT count(*) AS unsent, coalesce(extract(epoch FROM clock_timestamp() - min(occurred_at)), 0)::float8 AS age
-FROM outbox WHERE sent_at IS NULL
+FROM outbox
 """
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """One event that is waiting for the topic."""
+class OutboxRow(NamedTuple):
+    """One event that is waiting for the topic, in the order of columns of UNSENT."""
 
     outbox_id: int
     file_id: UUID
@@ -78,12 +100,12 @@ class OutboxRow:
     occurred_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The broker has committed this row's record at this offset."""
 
     outbox_id: int
     record_offset: int
+    """-1 when the broker could not say."""
 
 
 def shard_of(file_id: UUID) -> int:
@@ -91,8 +113,8 @@ def shard_of(file_id: UUID) -> int:
     return int(murmur2(str(file_id).encode()) & 0x7FFFFFFF) % SHARDS
 
 
-async def add(connection: AsyncConnection, event: FileEvent) -> None:
-    """Put `event` into the outbox within the caller's transaction; wakes the relay when that commits."""
+async def add(connection: AsyncConnection, event: FileEvent, actor: str) -> None:
+    """Put `event` of a change by `actor` into the outbox in the caller's transaction; its commit wakes the relay."""
     await connection.execute(
         ADD,
         {
@@ -101,41 +123,58 @@ async def add(connection: AsyncConnection, event: FileEvent) -> None:
             "revision": event.revision,
             "event_id": event.event_id,
             "event_type": event.event_type,
+            "actor": actor,
             "payload": encode(event),
             "occurred_at": event.occurred_at,
         },
     )
 
 
-async def unsent(pool: asyncpg.Pool, shard: int, limit: int) -> list[OutboxRow]:
-    """The oldest unsent rows of a shard, at most one a file, at most `limit`."""
-    return [
-        OutboxRow(
-            row["outbox_id"],
-            row["file_id"],
-            row["revision"],
-            row["event_id"],
-            row["event_type"],
-            row["payload"],
-            int(row["occurred_at"].timestamp() * 1000),
-        )
-        for row in await pool.fetch(UNSENT, shard, limit)
-    ]
+async def add_many(connection: AsyncConnection, events: Sequence[FileEvent], actor: str) -> None:
+    """As `add`, for many files at once, each file at most once."""
+    await connection.execute(
+        ADD_MANY,
+        {
+            "actor": actor,
+            "shards": [shard_of(event.file_id) for event in events],
+            "file_ids": [event.file_id for event in events],
+            "revisions": [event.revision for event in events],
+            "event_ids": [event.event_id for event in events],
+            "event_types": [str(event.event_type) for event in events],
+            "payloads": [encode(event) for event in events],
+            "moments": [event.occurred_at for event in events],
+        },
+    )
+
+
+async def unsent(
+    pool: asyncpg.Pool, shard: int, limit: int, max_bytes: int, without: Collection[UUID] = ()
+) -> list[OutboxRow]:
+    """The oldest unsent rows of a shard in order.
+
+    Args:
+        pool: of the Admin database
+        shard: whose rows
+        limit: rows at most
+        max_bytes: of payload at most; one row may be larger by itself
+        without: files to leave out
+    """
+    return list(map(OutboxRow._make, await pool.fetch(UNSENT, shard, list(without), limit, max_bytes)))
 
 
 async def mark_sent(pool: asyncpg.Pool, shard: int, owner: UUID, receipts: Sequence[Receipt]) -> bool:
-    """Note what the broker has committed.
+    """Move what the broker has committed to the audit log.
 
     Returns:
-        False when the shard has another owner by now; nothing was noted then.
+        False when the shard has another owner by now; nothing was moved then.
     """
     ids = [receipt.outbox_id for receipt in receipts]
     offsets = [receipt.record_offset for receipt in receipts]
     status: str = await pool.execute(MARK_SENT, ids, offsets, shard, owner)
-    return status == f"UPDATE {len(receipts)}"
+    return status == f"INSERT 0 {len(receipts)}"
 
 
-async def backlog(connection: Connection) -> tuple[int, float]:
+async def backlog(connection: Connection | asyncpg.Pool) -> tuple[int, float]:
     """How many events wait for the topic, and for how many seconds the oldest has."""
     row = await connection.fetchrow(BACKLOG)
     assert row is not None  # noqa: S101 - an aggregate always has a row

@@ -6,11 +6,12 @@ paused and replaced cannot write once it wakes. A batch whose outcome is unknown
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final, Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.structs import RecordMetadata
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from producer_admin.metrics import PUBLISH_FAILURES, PUBLISH_SECONDS, PUBLISHED
 from producer_admin.outbox import OutboxRow, Receipt
@@ -21,6 +22,7 @@ COMMIT_SECONDS: Final = 0.9 * TRANSACTION_TIMEOUT_MS / 1000
 """aiokafka waits for a commit without limit; past this the broker is about to abort the transaction anyway."""
 START_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0
+UNKNOWN_OFFSET: Final = -1
 
 
 class ShardPublisher:
@@ -32,7 +34,7 @@ class ShardPublisher:
         self._shard = shard
 
     @classmethod
-    async def open(cls, bootstrap_servers: str, topic: str, shard: int) -> "ShardPublisher":
+    async def open(cls, bootstrap_servers: str, topic: str, shard: int) -> Self:
         """Start the shard's producer, which fences every earlier one.
 
         Raises:
@@ -56,45 +58,73 @@ class ShardPublisher:
             aiokafka.errors.KafkaError: fenced, refused or away. Close this publisher; nothing that it sent may count.
             TimeoutError: the outcome is unknown. Close this publisher and send the rows again with the next.
         """
+        kinds = Counter(row.event_type for row in rows)
         try:
             with PUBLISH_SECONDS.time():
                 async with asyncio.timeout(COMMIT_SECONDS):
-                    receipts = await self._transaction(rows)
+                    await self._producer.begin_transaction()
+                    receipts = await self._write(rows)
+                    await self._producer.commit_transaction()
         except BaseException:
-            for row in rows:
-                PUBLISH_FAILURES.labels(row.event_type).inc()
+            for kind, count in kinds.items():
+                PUBLISH_FAILURES.labels(kind).inc(count)
             raise
-        for row in rows:
-            PUBLISHED.labels(row.event_type).inc()
+        for kind, count in kinds.items():
+            PUBLISHED.labels(kind).inc(count)
         return receipts
 
     async def close(self) -> None:
-        """Let go of the producer. An open transaction is left to the next start, or to the broker's time-out."""
-        with contextlib.suppress(TimeoutError, Exception):
+        """Let go of the producer at once. An open transaction is left to the next start, or to the broker's time-out."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._producer.stop()
+                await _abandon(self._producer)
 
-    async def _transaction(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
-        await self._producer.begin_transaction()
-        events, tombstones = [], []
+    async def _write(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
+        receipts: list[Receipt] = []
+        for batch, places in self._batches(rows):
+            receipts += await self._send(batch, places)
+        return receipts
+
+    async def _send(self, batch: BatchBuilder, places: Sequence[tuple[int, int]]) -> list[Receipt]:
+        """Send one batch; `places` are outbox ids and where in the batch their events stand."""
+        written = await (await self._producer.send_batch(batch, self._topic, partition=self._shard))
+        # A repeat that the broker recognises but no longer remembers the place of is answered with offset -1.
+        known = written.offset >= 0
+        return [Receipt(outbox_id, written.offset + place if known else UNKNOWN_OFFSET) for outbox_id, place in places]
+
+    def _batches(self, rows: Sequence[OutboxRow]) -> Iterator[tuple[BatchBuilder, list[tuple[int, int]]]]:
+        """All records of `rows`, built: a future for each would cost more than all the rest."""
+        batch = self._producer.create_batch()
+        places: list[tuple[int, int]] = []
         for row in rows:
-            events.append(await self._send(row, row.payload))
-            if row.event_type == EventType.DELETED:
-                tombstones.append(await self._send(row, None))
-        written = await asyncio.gather(*events)
-        await asyncio.gather(*tombstones)
-        await self._producer.commit_transaction()
-        return [Receipt(row.outbox_id, record.offset) for row, record in zip(rows, written, strict=True)]
-
-    async def _send(self, row: OutboxRow, value: bytes | None) -> asyncio.Future[RecordMetadata]:
-        return await self._producer.send(  # type: ignore[no-any-return]
-            self._topic,
-            value=value,
-            key=str(row.file_id).encode(),
-            partition=self._shard,
-            timestamp_ms=row.occurred_at_ms,
-            headers=[
-                (REVISION_HEADER, str(row.revision).encode()),
+            key = str(row.file_id).encode()
+            headers = [
+                (REVISION_HEADER, b"%d" % row.revision),
                 (EVENT_ID_HEADER, str(row.event_id).encode()),
-            ],
-        )
+            ]
+            values = (row.payload, None) if row.event_type == EventType.DELETED else (row.payload,)
+            for value in values:
+                timestamp = row.occurred_at_ms
+                if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
+                    yield batch, places
+                    batch, places = self._producer.create_batch(), []
+                    # An empty batch takes a record of any size; whether it is too large is for the broker to say.
+                    batch.append(timestamp=timestamp, key=key, value=value, headers=headers)
+                if value is not None:
+                    places.append((row.outbox_id, batch.record_count() - 1))
+        yield batch, places
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """End a producer with all that it still wants to send.
+
+    Its own stop() first waits, without limit, for batches that a broker that is away never takes; and a producer that
+    is let go of without an end would go on trying until the broker is back.
+    """
+    producer._closed = True  # noqa: SLF001 - what stop() begins with
+    await producer.client.close()
+    sender = producer._sender.sender_task  # noqa: SLF001 - see above
+    while sender is not None and not sender.done():
+        sender.cancel()  # again and again: the first only makes it wait for requests that are under way
+        await asyncio.wait([sender], timeout=0.05)
+    await producer.client.close()  # what those requests opened again

@@ -8,8 +8,9 @@ after the broker has committed, so a crash in between sends a batch again: the s
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -17,17 +18,35 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from producer_admin import outbox, shards
-from producer_admin.metrics import OUTBOX_AGE, OUTBOX_UNSENT
-from producer_admin.publisher import ShardPublisher
+from producer_admin.batches import Held, Limits, next_batch
+from producer_admin.outbox import OutboxRow, Receipt
 from runtime.health import Condition, NotReadyError
 from runtime.postgres import AWAY, Connection
 from runtime.retries import backoff, pause
 
 POLL_SECONDS: Final = 1.0
 """How long a lost NOTIFY can delay an event."""
+LONGEST_WAIT_SECONDS: Final = 1.0
+"""Between tries while the broker or the database is away: what waits has to be sent soon after it is back."""
 
 _PASSING: Final = (*AWAY, KafkaError, asyncpg.PostgresError, OSError)
 _log = structlog.get_logger()
+
+
+class Publisher(Protocol):
+    """Writes one shard's events to the topic. `publisher.ShardPublisher` says what it has to promise."""
+
+    async def publish(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
+        """Put `rows` on the topic in order, whole or not at all, unless another was opened for the shard since."""
+        ...
+
+    async def close(self) -> None:
+        """Let go, without waiting for anything."""
+        ...
+
+
+OpenPublisher = Callable[[int], Awaitable[Publisher]]
+"""Opens a publisher for a shard, and so shuts out all that were opened for it before."""
 
 
 class Relay:
@@ -36,15 +55,24 @@ class Relay:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        bootstrap_servers: str,
-        topic: str,
-        batch_size: int,
+        open_publisher: OpenPublisher,
+        limits: Limits,
+        in_flight: int = outbox.SHARDS,
         count: int = outbox.SHARDS,
     ) -> None:
+        """Describe a relay; nothing is claimed yet.
+
+        Args:
+            pool: of the Admin database, with at least `in_flight` connections and two more
+            open_publisher: see there
+            limits: of one transaction
+            in_flight: transactions at once at most, over all shards
+            count: shards
+        """
         self._pool = pool
-        self._bootstrap_servers = bootstrap_servers
-        self._topic = topic
-        self._batch_size = batch_size
+        self._open_publisher = open_publisher
+        self._limits = limits
+        self._slots = asyncio.Semaphore(in_flight)
         self._count = count
         self._owner: UUID = uuid4()
         self._senders: dict[int, asyncio.Task[None]] = {}
@@ -64,7 +92,7 @@ class Relay:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping`, then finish the transactions in hand and give the shards back."""
-        waits = backoff()
+        waits = backoff(LONGEST_WAIT_SECONDS)
         try:
             while not stopping.is_set():
                 try:
@@ -72,7 +100,7 @@ class Relay:
                     async with self._pool.acquire() as connection:
                         await connection.add_listener(outbox.CHANNEL, self._on_notify)
                         try:
-                            waits = backoff()
+                            waits = backoff(LONGEST_WAIT_SECONDS)
                             await self._keep_claims(connection, stopping)
                         finally:
                             await connection.remove_listener(outbox.CHANNEL, self._on_notify)
@@ -81,7 +109,7 @@ class Relay:
                     _log.warning("relay cannot reach its database", error=str(error))
                     await pause(next(waits), stopping)
         finally:
-            await asyncio.gather(*self._senders.values(), return_exceptions=True)
+            await self._drain(stopping)
             await self._release()
 
     async def _keep_claims(self, connection: Connection, stopping: asyncio.Event) -> None:
@@ -92,14 +120,14 @@ class Relay:
         while not stopping.is_set():
             held = await shards.claim(connection, self._owner)
             self.database.met()
+            for shard in self._senders.keys() - held:
+                _log.warning("shard has another owner", shard=shard)
+                self._senders[shard].cancel()
             for shard in held - self._senders.keys():
                 self._not_sending[shard] = "starting"
                 task = asyncio.create_task(self._send_shard(shard, stopping), name=f"shard-{shard}")
                 self._senders[shard] = task
                 task.add_done_callback(partial(self._sender_ended, shard))
-            unsent, age = await outbox.backlog(connection)
-            OUTBOX_UNSENT.set(unsent)
-            OUTBOX_AGE.set(age)
             await pause(shards.RENEW_SECONDS, stopping)
 
     def _sender_ended(self, shard: int, task: asyncio.Task[None]) -> None:
@@ -111,45 +139,59 @@ class Relay:
 
     async def _send_shard(self, shard: int, stopping: asyncio.Event) -> None:
         """Send a shard's events until it is lost or the relay stops."""
-        waits = backoff()
+        waits = backoff(LONGEST_WAIT_SECONDS)
         while not stopping.is_set():
-            publisher: ShardPublisher | None = None
             try:
                 if not await shards.holds(self._pool, self._owner, shard):
                     return
-                publisher = await ShardPublisher.open(self._bootstrap_servers, self._topic, shard)
-                if not await shards.holds(self._pool, self._owner, shard):
-                    return
-                self._not_sending.pop(shard, None)
-                waits = backoff()
-                if not await self._send_from(publisher, shard, stopping):
-                    return
+                publisher = await self._open_publisher(shard)
+                try:
+                    if not await shards.holds(self._pool, self._owner, shard):
+                        return
+                    self._not_sending.pop(shard, None)
+                    waits = backoff(LONGEST_WAIT_SECONDS)
+                    if not await self._send_from(publisher, shard, stopping):
+                        return
+                finally:
+                    await publisher.close()
             except _PASSING as error:
                 reason = f"{type(error).__name__}: {error}"
                 self._not_sending[shard] = reason
                 _log.warning("shard cannot be sent, trying again", shard=shard, error=reason)
                 await pause(next(waits), stopping)
-            finally:
-                if publisher is not None:
-                    await publisher.close()
 
-    async def _send_from(self, publisher: ShardPublisher, shard: int, stopping: asyncio.Event) -> bool:
+    async def _send_from(self, publisher: Publisher, shard: int, stopping: asyncio.Event) -> bool:
         """Send batch after batch. False when the shard has another owner."""
         woken = self._woken[shard]
+        held = Held()
         while not stopping.is_set():
             woken.clear()
-            rows = await outbox.unsent(self._pool, shard, self._batch_size)
-            if not rows:
+            async with self._slots:
+                batch, held = await self._read(shard, held)
+                if batch:
+                    receipts = await publisher.publish(batch)
+                    if not await outbox.mark_sent(self._pool, shard, self._owner, receipts):
+                        _log.warning("shard has another owner", shard=shard)
+                        return False
+            if not batch:
                 await pause(POLL_SECONDS, woken)
-                continue
-            receipts = await publisher.publish(rows)
-            if not await outbox.mark_sent(self._pool, shard, self._owner, receipts):
-                _log.warning("shard has another owner", shard=shard)
-                return False
         return True
+
+    async def _read(self, shard: int, held: Held) -> tuple[list[OutboxRow], Held]:
+        room = held.room(self._limits)
+        fresh = await outbox.unsent(self._pool, shard, room.rows, room.payload_bytes, held.files)
+        return next_batch((*held.rows, *fresh), self._limits)
 
     def _on_notify(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         self._woken[int(str(payload))].set()
+
+    async def _drain(self, stopping: asyncio.Event) -> None:
+        """Let transactions in hand end; whoever has none has nothing to finish."""
+        for shard, sender in self._senders.items():
+            if shard in self._not_sending or not stopping.is_set():
+                sender.cancel()
+            self._woken[shard].set()
+        await asyncio.gather(*self._senders.values(), return_exceptions=True)
 
     async def _release(self) -> None:
         try:

@@ -1,22 +1,57 @@
 """Where the relay process is put together."""
 
+from functools import partial
+from typing import Final
+
+from producer_admin.audit_partitions import keep_partitions_hourly
+from producer_admin.backlog import HeldRelay, report_backlog
+from producer_admin.batches import Limits
+from producer_admin.publisher import ShardPublisher
 from producer_admin.relay import Relay
 from producer_admin.settings import RelaySettings
 from runtime.health import Health
 from runtime.postgres import open_pool
-from runtime.process import run_process
+from runtime.process import Task, run_process
+
+PLANNER: Final = {
+    # A plan made while the outbox was empty would read and sort a whole backlog for each transaction. With these,
+    # the primary key is the only way to a shard's oldest rows, and to the rows that were sent.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+_OTHER_CONNECTIONS: Final = 4
+"""Claims, the audit log's partitions, the backlog, and one for whatever asks whether a shard is still held."""
 
 
 async def run_relay(settings: RelaySettings) -> None:
     """Run the relay, outbox to topic, until a signal."""
-    async with await open_pool(settings.admin_database_url.get_secret_value(), "admin-relay", max_size=16) as pool:
-        relay = Relay(pool, settings.kafka_bootstrap_servers, settings.file_events_topic, settings.relay_batch_size)
+    async with await open_pool(
+        settings.admin_database_url.get_secret_value(),
+        "admin-relay",
+        max_size=settings.relay_in_flight + _OTHER_CONNECTIONS,
+        settings=PLANNER,
+    ) as pool:
         health = Health()
-        tasks = []
+        tasks: list[Task] = [
+            partial(keep_partitions_hourly, pool, settings.outbox_audit_days),
+            partial(report_backlog, pool),
+        ]
         if settings.event_publish_enabled:
+            relay = Relay(
+                pool,
+                partial(ShardPublisher.open, settings.kafka_bootstrap_servers, settings.file_events_topic),
+                Limits(settings.relay_batch_size, settings.relay_batch_bytes),
+                settings.relay_in_flight,
+            )
             health.require("database", relay.database.check)
             health.require("broker", relay.broker)
             tasks.append(relay.run)
+        else:
+            held = HeldRelay(pool)
+            health.require("database", held.database.check)
+            tasks.append(held.run)
         await run_process(
             "admin-relay", health, (settings.management_host, settings.admin_relay_management_port), *tasks
         )

@@ -1,0 +1,79 @@
+"""A real broker and a real Postgres for one run of a benchmark, in a temporary folder that is gone afterwards.
+
+Both are set up as `artstore up` sets them up: Postgres flushes each commit to disk, the broker is a JVM of 512 MiB.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from local.kafka import EmbeddedKafka
+from local.ports import free_port
+from local.postgres import EmbeddedPostgres
+from producer_admin.migrations import run_migrate
+from producer_admin.settings import AdminDatabaseSettings
+from runtime.topics import ensure_topic
+from schemas.topics import FILE_EVENTS, cards
+
+Tell = Callable[[str], None]
+"""Called with one line on what is being done."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the two answer, and how to get an empty topic and an empty database there."""
+
+    bootstrap_servers: str
+    postgres: EmbeddedPostgres
+    folder: Path
+    """For whatever else a benchmark needs."""
+    _numbers: Iterator[int]
+
+    async def topic(self) -> str:
+        """A new topic, made from the card of file events."""
+        return (await ensure_topic(self.bootstrap_servers, cards()[FILE_EVENTS], name=self._name("topic"))).name
+
+    async def admin_database(self) -> str:
+        """URL of a new, migrated Admin database."""
+        name = self._name("admin")
+        connection = await asyncpg.connect(self.postgres.url("postgres"))
+        try:
+            await connection.execute(
+                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+            )
+        finally:
+            await connection.close()
+        url = self.postgres.url(name)
+        await run_migrate(AdminDatabaseSettings(admin_database_url=url))
+        return url
+
+    def _name(self, what: str) -> str:
+        return f"{what}_{next(self._numbers)}"
+
+
+@contextmanager
+def servers(tell: Tell) -> Iterator[Servers]:
+    """Start both, and leave nothing behind.
+
+    Raises:
+        LocalError: one of them did not start.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="artstore-bench-"))
+    # Postgres runs as another user when root starts it, and has to reach what lies below.
+    folder.chmod(0o755)
+    kafka = EmbeddedKafka(folder / "kafka", free_port())
+    postgres = EmbeddedPostgres(folder / "postgres", free_port())
+    try:
+        tell("Starting Kafka and Postgres")
+        with postgres, kafka:
+            yield Servers(kafka.bootstrap_servers, postgres, folder, count())
+            tell("Stopping Kafka and Postgres")
+    finally:
+        postgres.erase()
+        shutil.rmtree(folder, ignore_errors=True)
