@@ -11,16 +11,11 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
-from itertools import count
-from pathlib import Path
 from typing import Final
 
 import asyncpg
 
-from bench.servers import Servers
-from local.ports import free_port
-from local.postgres import EmbeddedPostgres
+from bench.servers import Servers, servers
 
 ROWS: Final = 50_000
 
@@ -41,65 +36,48 @@ ANALYZE file_metadata;
 """
 
 
-async def prepare(postgres: EmbeddedPostgres, folder: Path, rows: int) -> tuple[str, str]:
+async def prepare(running: Servers, rows: int) -> tuple[str, str]:
     """URLs of an older system's database with `rows` rows and of an empty Admin database that can take them."""
-    admin = await Servers("", postgres, folder, count()).admin_database()
+    admin, old = await running.admin_database(), running.postgres.url("old")
     for url, statement in (
-        (postgres.url("postgres"), "CREATE DATABASE old"),
-        (postgres.url("old"), OLD_SYSTEM.format(rows=rows)),
+        (running.postgres.url("postgres"), "CREATE DATABASE old"),
+        (old, OLD_SYSTEM.format(rows=rows)),
         (admin, "INSERT INTO storage_elements (element_id, url) VALUES ('se-01', 'memory:///')"),
     ):
         connection = await asyncpg.connect(url)
         await connection.execute(statement)
         await connection.close()
-    return postgres.url("old"), admin
+    return old, admin
+
+
+def tell(line: str) -> None:
+    """Say on standard error what is being done."""
+    sys.stderr.write(f"{line}\n")
 
 
 def main() -> None:
     """Run it once."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
-    with tempfile.TemporaryDirectory(prefix="artstore-bench-") as name:
-        folder = Path(name)
-        # Postgres runs as another user when root starts it, and has to reach what lies below.
-        folder.chmod(0o755)
-        postgres = EmbeddedPostgres(folder / "postgres", free_port())
-        try:
-            with postgres:
-                old, admin = asyncio.run(prepare(postgres, folder, rows))
-                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-                done = subprocess.run(
-                    [
-                        sys.executable,
-                        "-m",
-                        "producer_admin",
-                        "backfill",
-                        "--from",
-                        old,
-                        "--outbox-limit",
-                        "0",
-                        "--json",
-                    ],
-                    env=os.environ | {"ADMIN_DATABASE_URL": admin},
-                    stdout=subprocess.PIPE,
-                    check=True,
-                )
-                used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        finally:
-            postgres.erase()
-    found = json.loads(done.stdout)
-    sys.stdout.write(
-        json.dumps(
-            {
-                "rows": rows,
-                "taken": found["taken"],
-                "seconds": round(found["seconds"], 2),
-                "rows_per_second": found["rows_per_second"],
-                "processor_seconds": round(used.ru_utime - before, 2),
-                "most_memory_mib": round(used.ru_maxrss / 1024),
-            }
+    with servers(tell) as running:
+        old, admin = asyncio.run(prepare(running, rows))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = subprocess.run(
+            [sys.executable, "-m", "producer_admin", "backfill", "--from", old, "--outbox-limit", "0", "--json"],
+            env=os.environ | {"ADMIN_DATABASE_URL": admin},
+            stdout=subprocess.PIPE,
+            check=True,
         )
-        + "\n"
-    )
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = json.loads(done.stdout)
+    report = {
+        "rows": rows,
+        "taken": found["taken"],
+        "seconds": round(found["seconds"], 2),
+        "rows_per_second": found["rows_per_second"],
+        "processor_seconds": round(used.ru_utime - before, 2),
+        "most_memory_mib": round(used.ru_maxrss / 1024),
+    }
+    sys.stdout.write(f"{json.dumps(report)}\n")
 
 
 if __name__ == "__main__":

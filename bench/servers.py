@@ -3,10 +3,11 @@
 Both are set up as `artstore up` sets them up: Postgres flushes each commit to disk, the broker is a JVM of 512 MiB.
 """
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from local.ports import free_port
 from local.postgres import EmbeddedPostgres
 from producer_admin.migrations import run_migrate
 from producer_admin.settings import AdminDatabaseSettings
+from runtime.kafka import admin_client
 from runtime.topics import ensure_topic
 from schemas.topics import FILE_EVENTS, cards
 
@@ -35,9 +37,16 @@ class Servers:
     """For whatever else a benchmark needs."""
     _numbers: Iterator[int]
 
-    async def topic(self) -> str:
-        """A new topic, made from the card of file events."""
-        return (await ensure_topic(self.bootstrap_servers, cards()[FILE_EVENTS], name=self._name("topic"))).name
+    @asynccontextmanager
+    async def topic(self) -> AsyncIterator[str]:
+        """A new topic, made from the card of file events; gone afterwards, so that the broker never has more to do."""
+        name = self._name("topic")
+        await ensure_topic(self.bootstrap_servers, cards()[FILE_EVENTS], name=name)
+        try:
+            yield name
+        finally:
+            async with admin_client(self.bootstrap_servers) as admin:
+                await admin.delete_topics([name])
 
     async def admin_database(self) -> str:
         """URL of a new, migrated Admin database."""
@@ -77,3 +86,16 @@ def servers(tell: Tell) -> Iterator[Servers]:
     finally:
         postgres.erase()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def until(look: Callable[[], Awaitable[bool]], seconds: float, look_again_seconds: float = 0.005) -> None:
+    """Look again and again until it is true.
+
+    Raises:
+        TimeoutError: it was not within `seconds`.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            if await look():
+                return
+            await asyncio.sleep(look_again_seconds)

@@ -8,6 +8,7 @@ import sys
 import stamina
 import typer
 
+from cli.bench import bench
 from cli.checks import test
 from cli.demo import demo
 from cli.down import down
@@ -33,6 +34,7 @@ for verb in (up, down, status, demo, ingest, search):
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")
 app.add_typer(outbox, name="outbox")
+app.add_typer(bench, name="bench")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")
 

@@ -3,11 +3,21 @@
 In the order a change takes:
 
 - `api`: the REST routes; `api_models`: what goes in and out; `upload`: a multipart body read as a stream
-- `saga`: the steps of each change and how they are undone; `saga_log`: where each saga stands, in Postgres
-- `storage`: bytes to and from a storage element
+- `saga`: the table of kinds and their executor; `saga_steps`: what each step does; `saga_log`: where each saga stands;
+  `idempotency`: one change a key; `sagas_api`: the log over REST
+- `saga_recovery`: sagas whose process has gone, taken up; `sweeper`: what has outlived its time
+- `elements`: which storage elements there are and how they are; `element_registry`: the same in Postgres;
+  `elements_api`: over REST; `placement`: where new bytes go
+- `storage`: what a storage element promises, opened by URL; `object_store`, `local_disk`: how it is kept
+- `ranges`: which bytes a request for content gets
+- `scrub`: the files table compared with the storage elements
+- `backfill`: an older system's files taken over; `backfill_source`: its database, only read; `backfill_mapping`: its
+  rows as files, or refused
+- `republish`: the state of files announced again, for repairs; `backpressure`: such verbs wait for the relay
 - `files`: the files table, revisions raised under the row's lock
 - `outbox`: the event, written in the transaction that wrote the file
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction
 - `tables`, `migrations/`: the shape of database `artstore_admin`
-- `metrics`, `settings`, `errors`; `api_process`, `relay_process`: each process wired; `__main__`: one verb each
+- `metrics`, `settings`, `errors`; `api_process`, `relay_process`: each process wired; `long_verb`: what verbs that run
+  long share, each wired in its `*_process`; `__main__`: one verb each
 """

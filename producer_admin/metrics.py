@@ -13,4 +13,24 @@ PUBLISH_SECONDS = Histogram(
 )
 OUTBOX_UNSENT = Gauge("artstore_admin_outbox_unsent_events", "Events that wait for the topic.")
 OUTBOX_AGE = Gauge("artstore_admin_outbox_oldest_unsent_seconds", "Age of the oldest event that waits; 0 when none.")
-SAGAS = Counter("artstore_admin_sagas_total", "Sagas by how they ended.", ["kind", "outcome"])
+PUBLISHING_HELD = Gauge("artstore_admin_publishing_held", "1 while EVENT_PUBLISH_ENABLED is false.")
+SAGAS = Counter(
+    "artstore_admin_sagas_total",
+    "Sagas by how they ended: done, compensated, refused or repeated.",
+    ["kind", "outcome"],
+)
+SAGAS_POSTPONED = Counter("artstore_admin_sagas_postponed_total", "Steps that failed and are tried again.", ["step"])
+SAGAS_UNFINISHED = Gauge("artstore_admin_sagas_unfinished", "Sagas under way or stuck, of all processes.", ["state"])
+SAGA_STEP_SECONDS = Histogram(
+    "artstore_admin_saga_step_duration_seconds", "One step of a saga.", ["kind", "step", "outcome"]
+)
+FILES_EXPIRED = Counter("artstore_admin_files_expired_total", "Files deleted because their retention was over.")
+ELEMENT_HEALTHY = Gauge("artstore_admin_storage_element_healthy", "1 when its last check succeeded.", ["element"])
+ELEMENT_USED = Gauge(
+    "artstore_admin_storage_element_used_bytes", "Bytes of the files that are recorded there.", ["element"]
+)
+ELEMENT_CAPACITY = Gauge(
+    "artstore_admin_storage_element_capacity_bytes",
+    "Above this new files go elsewhere; absent without a bound.",
+    ["element"],
+)

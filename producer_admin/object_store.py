@@ -166,7 +166,7 @@ class ObstoreElement:
                 return
             return
         content = uuid4().bytes
-        # Without tidying up where this fails: the next check writes under the same key, and what hangs may be left alone.
+        # Nothing is tidied up where this fails: the next check uses the same key, and what hangs is let alone.
         await self.write(self._check_key, _one(content))
         given = b"".join([chunk async for chunk in await self.read(self._check_key)])
         await self.remove(self._check_key)

@@ -74,7 +74,7 @@ class ShardPublisher:
         return receipts
 
     async def close(self) -> None:
-        """Let go of the producer at once. An open transaction is left to the next start, or to the broker's time-out."""
+        """Let go at once. An open transaction is left to the next start, or to the broker's time-out."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await _abandon(self._producer)

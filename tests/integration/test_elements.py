@@ -197,6 +197,22 @@ async def test_a_sick_element_is_avoided_says_why_and_comes_back(elements: Eleme
     assert elements.get("a").health_error is None
 
 
+async def test_a_process_that_starts_while_a_disk_is_away_makes_no_folder_in_its_place(
+    elements: Elements, admin_engine: AsyncEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "a").rmdir()
+    late = await opened(admin_engine)
+    with pytest.raises(StorageError, match="mounted"):
+        late.storage("a")
+    await late.check()
+    assert placed(late) == {"b"}
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "a").mkdir()
+    await late.check()
+    assert placed(late) == {"a", "b"}
+    assert await elements.storage("a").find("files/x") is None
+
+
 async def test_what_one_instance_found_sick_is_avoided_by_the_others(
     elements: Elements, admin_engine: AsyncEngine, tmp_path: Path
 ) -> None:
@@ -381,6 +397,7 @@ async def test_the_content_url_leads_to_a_files_content(api: httpx.AsyncClient) 
         ("/se-02", {"url": "gopher://x"}, "url"),
         ("/se-02", {"url": "s3://key:secret@bucket"}, "url"),
         ("/se-02", {"url": "file:///proc/nothing/can/be/made/here"}, "url"),
+        ("/se-02", {"url": "s3://bucket?endpoint=http://127.0.0.1:9&region=x"}, "url"),
         ("/se-02", {}, "url"),
         ("/se-02", {"url": "memory:///", "mode": "asleep"}, "mode"),
         ("/se-02", {"url": "memory:///", "capacity_bytes": 0}, "capacity_bytes"),
@@ -391,8 +408,10 @@ async def test_the_content_url_leads_to_a_files_content(api: httpx.AsyncClient) 
     ],
 )
 async def test_what_cannot_be_an_element_is_refused_by_field(
-    api: httpx.AsyncClient, path: str, body: dict[str, object], field: str
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object], field: str
 ) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
     refused = await api.put(path, json=body)
     assert refused.status_code == 422
     assert refused.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,83 @@
+"""`artstore bench`: measurements with servers of their own; no running stack is needed or touched."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.terminal import Waiting, interrupted_once, out, plain_table
+
+if TYPE_CHECKING:
+    from bench.report import Figure
+    from bench.servers import Servers, Tell
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure on this machine, with a Kafka and a Postgres of its own. A few minutes each.",
+)
+
+
+@bench.command()
+def relay(
+    *,
+    rows: Annotated[int, typer.Option(min=1000, help="Events in the backlog.")] = 50_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Drain a backlog, beside a bare idempotent producer that sends the same records."""
+    from bench.relay import measure
+
+    _show(lambda servers, tell: measure(servers, rows, rounds, tell), as_json=as_json)
+
+
+@bench.command()
+def changes(
+    *,
+    clients: Annotated[int, typer.Option(min=1, help="Each waits for its answer before it goes on.")] = 16,
+    seconds: Annotated[float, typer.Option(min=1, help="Of one round.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Change metadata through API, outbox and topic: how many a second, and how soon each is on the topic."""
+    from bench.changes import measure
+
+    _show(lambda servers, tell: measure(servers, clients, seconds, rounds, tell), as_json=as_json)
+
+
+def _show(
+    measure: "Callable[[Servers, Tell], Awaitable[list[Figure]]]",
+    *,
+    as_json: bool,
+) -> None:
+    import uvloop
+
+    from bench.servers import servers
+
+    async def run(with_servers: "Servers", tell: "Tell") -> "list[Figure]":
+        return await measure(with_servers, tell)
+
+    with interrupted_once(), Waiting("Starting") as waiting, servers(waiting.tell) as started:
+        # The event loop of the real processes.
+        figures = uvloop.run(run(started, waiting.tell))
+    if as_json:
+        found = [
+            {"name": one.name, "unit": one.unit, "median": one.median, "spread": one.spread, "rounds": one.rounds}
+            for one in figures
+        ]
+        typer.echo(json.dumps({"cpus": os.cpu_count(), "figures": found}, indent=1))
+        return
+    table = plain_table("WHAT", "MEDIAN", "SPREAD", "ROUNDS")
+    for one in figures:
+        rounds = " ".join(_number(value) for value in one.rounds)
+        table.add_row(one.name, f"{_number(one.median)} {one.unit}", f"{one.spread:.0%}", rounds)
+    out.print(table)
+    out.print(f"{os.cpu_count()} processors, shared by clients and servers.")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
