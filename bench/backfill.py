@@ -8,7 +8,6 @@ Prints one JSON line: what the verb reports, the rate of its whole run and the m
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 from typing import Final
@@ -60,21 +59,21 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     with servers(tell) as running:
         old, admin = asyncio.run(prepare(running, rows))
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        done = subprocess.run(
+        verb = subprocess.Popen(
             [sys.executable, "-m", "producer_admin", "backfill", "--from", old, "--outbox-limit", "0", "--json"],
             env=os.environ | {"ADMIN_DATABASE_URL": admin},
             stdout=subprocess.PIPE,
-            check=True,
         )
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = json.loads(done.stdout)
+        assert verb.stdout is not None  # noqa: S101 - it is a pipe
+        found = json.loads(verb.stdout.read())
+        # The usage of this one child: Kafka's tools are children too.
+        _, _, used = os.wait4(verb.pid, 0)
     report = {
         "rows": rows,
         "taken": found["taken"],
         "seconds": round(found["seconds"], 2),
         "rows_per_second": found["rows_per_second"],
-        "processor_seconds": round(used.ru_utime - before, 2),
+        "processor_seconds": round(used.ru_utime, 2),
         "most_memory_mib": round(used.ru_maxrss / 1024),
     }
     sys.stdout.write(f"{json.dumps(report)}\n")

@@ -25,9 +25,11 @@ SEND = "DELETE FROM outbox WHERE outbox_id IN (SELECT outbox_id FROM outbox ORDE
 async def waiter(engine: AsyncEngine, limit: int) -> AsyncIterator[tuple[asyncio.Task[None], list[str]]]:
     said: list[str] = []
     task = asyncio.create_task(wait_for_room(engine, limit, said.append))
-    yield task, said
-    task.cancel()
-    await asyncio.wait({task})
+    try:
+        yield task, said
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def saying(said: list[str], what: str) -> Callable[[], Awaitable[bool]]:
@@ -53,10 +55,12 @@ async def test_nobody_waits_for_a_relay_that_holds_publishing(
     async with waiter(admin_engine, 5) as (task, said):
         await eventually(saying(said, "Waiting for the relay"))
         holding = asyncio.create_task(relay.run(stopping))
-        async with asyncio.timeout(5):
-            await task
-    stopping.set()
-    await holding
+        try:
+            async with asyncio.timeout(10):
+                await task
+        finally:
+            stopping.set()
+            await holding
 
 
 async def test_it_says_that_nothing_is_sent_though_uploads_go_on(
