@@ -86,6 +86,10 @@ class StorageError(AdminError):
     retryable: ClassVar[bool] = True
 
 
+class SourceStorageError(StorageError):
+    """The storage element that content was being copied from did not give it."""
+
+
 class SagaNotFoundError(AdminError):
     """There is no such saga, or it is forgotten."""
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from producer_admin import files
 from producer_admin.elements import Elements
-from producer_admin.errors import NoElementError, NoRoomError, StorageError
+from producer_admin.errors import NoElementError, NoRoomError, SourceStorageError, StorageError
 from producer_admin.files import FileRecord
 from producer_admin.storage import ObjectName, ObjectRef, StorageElement, StoredObject, object_name
 
@@ -183,7 +183,8 @@ async def copy_bytes(means: Means, work: Work) -> None:
     """Stream the object from one element to another. A copy that is not what was recorded is refused."""
     assert work.source is not None  # noqa: S101 - found when the move was prepared
     source = work.source
-    await _write(means, work, await means.elements.source(source.storage_element_id).read(source.object.key))
+    content = await means.elements.source(source.storage_element_id).read(source.object.key)
+    await _write(means, work, _of_source(source.storage_element_id, content))
     assert work.stored is not None  # noqa: S101 - `_write` set it
     if work.stored.checksum != source.metadata.checksum:
         raise StorageError(f"The content of file {work.file_id} is damaged on {source.storage_element_id}.")
@@ -271,9 +272,19 @@ async def _write(means: Means, work: Work, content: AsyncIterator[bytes]) -> Non
     assert work.created is not None  # noqa: S101 - placed
     try:
         work.stored = await means.storage(work.created.element_id).write(work.created.key, content)
+    except SourceStorageError:
+        raise  # not the fault of the element that is written to
     except StorageError:
         await means.elements.report_fault(work.created.element_id)
         raise
+
+
+async def _of_source(element_id: str, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in content:
+            yield chunk
+    except StorageError as error:
+        raise SourceStorageError(f"Storage element {element_id} does not give the content: {error}") from error
 
 
 def _stored_columns(work: Work) -> dict[str, Any]:

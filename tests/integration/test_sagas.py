@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from producer_admin import elements, saga_log
 from producer_admin.elements import Elements
-from producer_admin.errors import AdminError, KeyReusedError, RequestUnderWayError, SagaInterruptedError
+from producer_admin.errors import AdminError, KeyReusedError, RequestUnderWayError, SagaInterruptedError, StorageError
 from producer_admin.files import FileRecord
 from producer_admin.saga import DELETE, MOVE, REPLACE, UPDATE, UPLOAD, Saga, run_saga
 from producer_admin.saga_recovery import recover, renew_until
@@ -312,6 +312,27 @@ async def test_a_move_of_content_that_was_replaced_meanwhile_changes_nothing(
 
     with pytest.raises(AdminError, match="was changed while"):
         await run_saga(MOVE, ReplacedWhileItCopies(means._engine, two_elements), Work(file_id=file_id, target="se-02"))
+    await require_agreement(admin_pool, folders)
+
+
+async def test_a_move_from_an_element_that_fails_does_not_blame_the_one_it_goes_to(
+    means: Means, two_elements: Elements, admin_pool: asyncpg.Pool, folders: dict[str, Path]
+) -> None:
+    file_id = (await uploaded_to_first(means, admin_pool)).file_id
+
+    class BreaksOff:
+        async def read(self, _key: str) -> AsyncIterator[bytes]:
+            return self._chunks()
+
+        async def _chunks(self) -> AsyncIterator[bytes]:
+            yield b"o"
+            raise StorageError("broken")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two_elements, "source", lambda _: BreaksOff())
+        with pytest.raises(StorageError, match="se-01 does not give"):
+            await run_saga(MOVE, means, Work(file_id=file_id, target="se-02"))
+    assert two_elements.get("se-02").writable
     await require_agreement(admin_pool, folders)
 
 
