@@ -1,9 +1,12 @@
 """How fast the relay drains a backlog, beside a bare producer that sends the same records to the same broker.
 
 Each contender gets a new topic, started clients and finished records; its time begins with the first record and ends
-when all are committed. The bare producer is idempotent, with the relay's own settings (acks=all, zstd, no linger), and
-knows neither outbox nor transactions; the relay reads the rows from Postgres, sends them in transactions and moves
-them to the audit log. All Python runs in this one process and the servers share the machine with it.
+when all are committed. The bare producer is idempotent, has the relay's acks (all), codec (zstd) and linger (none), and
+knows neither outbox nor transactions; it runs once with the client's own batches of 16 KiB and once with the relay's of
+512 KiB. The relay reads the rows from Postgres, sends them in transactions and moves them to the audit log.
+
+All Python runs in this one process: bare producers with the garbage collector as Python sets it, the relay as its
+process sets it. The servers share the machine with it.
 """
 
 import asyncio
@@ -28,17 +31,19 @@ from producer_admin.metrics import PUBLISHED
 from producer_admin.outbox import SHARDS, shard_of
 from producer_admin.publisher import ShardPublisher
 from producer_admin.relay import Relay
-from producer_admin.relay_process import PLANNER
+from producer_admin.relay_process import PLANNER, collect_seldom
 from producer_admin.settings import RelaySettings
 from runtime.health import NotReadyError
-from runtime.kafka import idempotent_producer
+from runtime.kafka import MAX_BATCH_BYTES, idempotent_producer
 from runtime.postgres import Connection, open_pool
 from schemas.codec import encode
 from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType, FileEvent
 
-ROWS: Final = 50_000
-ROUNDS: Final = 7
 PATIENCE_SECONDS: Final = 120.0
+CLIENT_BATCH_BYTES: Final = 16 * 1024
+"""aiokafka's own default."""
+BARE: Final = "bare send()"
+BARE_LARGE: Final = "bare send(), batches as large as the relay's"
 
 BACKLOG_COLUMNS: Final = (
     "shard", "file_id", "revision", "event_id", "event_type", "actor", "payload", "occurred_at",
@@ -78,7 +83,8 @@ async def measure(servers: Servers, rows: int, rounds: int, tell: Tell) -> list[
     backlog = [_waiting(event) for event in samples.events(rows)]
     records = [record for row in backlog for record in _records(row)]
     contenders: dict[str, Callable[[], Awaitable[float]]] = {
-        "bare send()": lambda: bare(servers, records),
+        BARE: lambda: bare(servers, records, CLIENT_BATCH_BYTES),
+        BARE_LARGE: lambda: bare(servers, records, MAX_BATCH_BYTES),
         "bare send_batch()": lambda: batched(servers, records),
         "relay": lambda: relay(servers, backlog),
     }
@@ -94,12 +100,15 @@ async def measure(servers: Servers, rows: int, rounds: int, tell: Tell) -> list[
             tell(f"Round {number} of {rounds}: {name}")
             speeds[name].append(len(records) / await contenders[name]())
     figures = {name: Figure(name, "records/s", tuple(found)) for name, found in speeds.items()}
-    return [*figures.values(), ratio("relay / bare send()", figures["relay"], figures["bare send()"])]
+    return [
+        *figures.values(),
+        *(ratio(f"relay / {bare}", figures["relay"], figures[bare]) for bare in (BARE, BARE_LARGE)),
+    ]
 
 
-async def bare(servers: Servers, records: Sequence[Record]) -> float:
-    """Seconds for one send() a record."""
-    async with _producer(servers) as (producer, topic):
+async def bare(servers: Servers, records: Sequence[Record], batch_bytes: int) -> float:
+    """Seconds for one send() a record, which the client packs into batches of `batch_bytes`."""
+    async with _producer(servers, batch_bytes) as (producer, topic):
         begin = time.perf_counter()
         sent = [
             await producer.send(
@@ -118,7 +127,7 @@ async def bare(servers: Servers, records: Sequence[Record]) -> float:
 
 async def batched(servers: Servers, records: Sequence[Record]) -> float:
     """Seconds for the same in batches that are built here: the most that this client can do."""
-    async with _producer(servers) as (producer, topic):
+    async with _producer(servers, MAX_BATCH_BYTES) as (producer, topic):
         begin = time.perf_counter()
         sent = []
         by_partition = sorted(records, key=lambda one: one.partition)
@@ -141,6 +150,7 @@ async def relay(servers: Servers, backlog: Sequence[Waiting]) -> float:
     defaults = {name: field.default for name, field in RelaySettings.model_fields.items()}
     in_flight = defaults["relay_in_flight"]
     async with (
+        _collecting_seldom(),
         servers.topic() as topic,
         await open_pool(database, "bench", max_size=in_flight + 4, settings=PLANNER) as pool,
     ):
@@ -175,12 +185,25 @@ async def _fill(connection: Connection, backlog: Sequence[Waiting]) -> None:
 
 
 @asynccontextmanager
-async def _producer(servers: Servers) -> AsyncIterator[tuple[AIOKafkaProducer, str]]:
+async def _producer(servers: Servers, batch_bytes: int) -> AsyncIterator[tuple[AIOKafkaProducer, str]]:
     """A started bare producer that has written to each partition of its topic."""
-    async with servers.topic() as topic, idempotent_producer(servers.bootstrap_servers, "bench") as producer:
+    async with (
+        servers.topic() as topic,
+        idempotent_producer(servers.bootstrap_servers, "bench", max_batch_size=batch_bytes) as producer,
+    ):
         for partition in range(SHARDS):
             await producer.send_and_wait(topic, b"", b"", partition=partition)
         yield producer, topic
+
+
+@asynccontextmanager
+async def _collecting_seldom() -> AsyncIterator[None]:
+    before = gc.get_threshold()
+    collect_seldom()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 async def _ready(one: Relay) -> bool:

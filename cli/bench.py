@@ -25,7 +25,7 @@ bench = typer.Typer(
 @bench.command()
 def relay(
     *,
-    rows: Annotated[int, typer.Option(min=1000, help="Events in the backlog.")] = 50_000,
+    rows: Annotated[int, typer.Option(min=1000, help="Events in the backlog.")] = 100_000,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,7 @@ What was read beyond that is held for the next transactions, so that a file with
 neither read again for each of them nor in the way of the others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -37,11 +37,13 @@ class Held:
         return Limits(max(1, limits.rows - len(batch)), max(0, limits.payload_bytes - _bytes(batch)))
 
 
-def next_batch(rows: Iterable[OutboxRow], keep: Limits) -> tuple[list[OutboxRow], Held]:
+def next_batch(rows: Sequence[OutboxRow], keep: Limits) -> tuple[Sequence[OutboxRow], Held]:
     """Split rows, in order on each file, into the next transaction and what is held, at most `keep`.
 
     Held are first all second revisions, then all third ones and so on. What exceeds `keep` is left to the outbox.
     """
+    if len({row.file_id for row in rows}) == len(rows):
+        return rows, Held()
     turns: dict[UUID, int] = {}
     rounds: list[list[OutboxRow]] = [[]]
     for row in rows:

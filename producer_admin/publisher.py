@@ -81,38 +81,38 @@ class ShardPublisher:
 
     async def _write(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
         receipts: list[Receipt] = []
-        for batch, places in self._batches(rows):
-            receipts += await self._send(batch, places)
+        for batch, events in self._batches(rows):
+            receipts += await self._send(batch, events)
         return receipts
 
-    async def _send(self, batch: BatchBuilder, places: Sequence[tuple[int, int]]) -> list[Receipt]:
-        """Send one batch; `places` are outbox ids and where in the batch their events stand."""
+    async def _send(self, batch: BatchBuilder, events: Sequence[tuple[int, int]]) -> list[Receipt]:
+        """Send one batch; `events` are outbox ids and where in the batch their records stand."""
         written = await (await self._producer.send_batch(batch, self._topic, partition=self._shard))
-        # A repeat that the broker recognises but no longer remembers the place of is answered with offset -1.
-        known = written.offset >= 0
-        return [Receipt(outbox_id, written.offset + place if known else UNKNOWN_OFFSET) for outbox_id, place in places]
+        base = written.offset
+        if base < 0:
+            # A repeat that the broker recognises, but no longer remembers the place of.
+            return [Receipt(outbox_id, UNKNOWN_OFFSET) for outbox_id, _ in events]
+        return [Receipt(outbox_id, base + place) for outbox_id, place in events]
 
     def _batches(self, rows: Sequence[OutboxRow]) -> Iterator[tuple[BatchBuilder, list[tuple[int, int]]]]:
         """All records of `rows`, built: a future for each would cost more than all the rest."""
         batch = self._producer.create_batch()
-        places: list[tuple[int, int]] = []
+        events: list[tuple[int, int]] = []
+        place = 0
         for row in rows:
             key = str(row.file_id).encode()
-            headers = [
-                (REVISION_HEADER, b"%d" % row.revision),
-                (EVENT_ID_HEADER, str(row.event_id).encode()),
-            ]
-            values = (row.payload, None) if row.event_type == EventType.DELETED else (row.payload,)
-            for value in values:
-                timestamp = row.occurred_at_ms
+            headers = [(REVISION_HEADER, b"%d" % row.revision), (EVENT_ID_HEADER, str(row.event_id).encode())]
+            timestamp = row.occurred_at_ms
+            for value in (row.payload, None) if row.event_type == EventType.DELETED else (row.payload,):
                 if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
-                    yield batch, places
-                    batch, places = self._producer.create_batch(), []
+                    yield batch, events
+                    batch, events, place = self._producer.create_batch(), [], 0
                     # An empty batch takes a record of any size; whether it is too large is for the broker to say.
                     batch.append(timestamp=timestamp, key=key, value=value, headers=headers)
                 if value is not None:
-                    places.append((row.outbox_id, batch.record_count() - 1))
-        yield batch, places
+                    events.append((row.outbox_id, place))
+                place += 1
+        yield batch, events
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:

@@ -177,7 +177,7 @@ class Relay:
                 await pause(POLL_SECONDS, woken)
         return True
 
-    async def _read(self, shard: int, held: Held) -> tuple[list[OutboxRow], Held]:
+    async def _read(self, shard: int, held: Held) -> tuple[Sequence[OutboxRow], Held]:
         room = held.room(self._limits)
         fresh = await outbox.unsent(self._pool, shard, room.rows, room.payload_bytes, held.files)
         return next_batch((*held.rows, *fresh), self._limits)

@@ -42,7 +42,7 @@ class RelaySettings(AdminDatabaseSettings, KafkaSettings):
 
     admin_relay_management_port: int = 8012
     event_publish_enabled: bool = Field(default=True, description="false holds events in the outbox; none is lost.")
-    relay_batch_size: PositiveInt = Field(4000, description="Outbox rows in one Kafka transaction at most.")
-    relay_batch_bytes: PositiveInt = Field(2 * 2**20, description="Payload in one Kafka transaction at most.")
+    relay_batch_size: PositiveInt = Field(2000, description="Outbox rows in one Kafka transaction at most.")
+    relay_batch_bytes: PositiveInt = Field(2**20, description="Payload in one Kafka transaction at most.")
     relay_in_flight: PositiveInt = Field(12, description="Kafka transactions at once, over all shards.")
     outbox_audit_days: PositiveInt = Field(30, description="How long sent events stay in the audit log.")

@@ -41,10 +41,10 @@ def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIO
     )
 
 
-def idempotent_producer(bootstrap_servers: str, client_id: str) -> AIOKafkaProducer:
+def idempotent_producer(bootstrap_servers: str, client_id: str, **options: Any) -> AIOKafkaProducer:
     """The same without transactions, so without a fence: what the relay is measured against, and must not use."""
     return AIOKafkaProducer(
-        bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **_PRODUCING
+        bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **{**_PRODUCING, **options}
     )
 
 

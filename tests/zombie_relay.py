@@ -94,8 +94,8 @@ class HaltingPublisher(ShardPublisher):
         self.zombie.halt(ALL_PRODUCED, produced=len(receipts), of=len(rows))
         return receipts
 
-    async def _send(self, batch: BatchBuilder, places: Sequence[tuple[int, int]]) -> list[Receipt]:
-        receipts = await super()._send(batch, places)
+    async def _send(self, batch: BatchBuilder, events: Sequence[tuple[int, int]]) -> list[Receipt]:
+        receipts = await super()._send(batch, events)
         self.zombie.halt(FIRST_PRODUCED, produced=len(receipts))
         return receipts
 
