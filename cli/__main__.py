@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a fault, 2 wrong usage, 3 nothing is running (status), 130 interrupted.
 """
 
+import os
 import sys
 
 import stamina
@@ -14,6 +15,7 @@ from cli.demo import demo
 from cli.down import down
 from cli.ingest import ingest
 from cli.outbox import outbox
+from cli.running import admin_database, running_or_none
 from cli.search import search
 from cli.status import status
 from cli.terminal import err
@@ -37,6 +39,14 @@ app.add_typer(outbox, name="outbox")
 app.add_typer(bench, name="bench")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")
+
+
+@admin.callback()
+def use_the_running_stack() -> None:
+    """Admin verbs without ADMIN_DATABASE_URL are for the stack that runs here, as `outbox` is."""
+    if "ADMIN_DATABASE_URL" not in os.environ and running_or_none() is not None:
+        os.environ["ADMIN_DATABASE_URL"] = admin_database()
+
 
 _FORESEEN = (
     ("local.errors", "LocalError"),

@@ -1,5 +1,6 @@
 """The Admin REST API: requests in, sagas out. No rule about files stands here."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from producer_admin import files, ranges
 from producer_admin.api_models import ContentChange, FileChange, FileDetails, FilePage, Limits, Move, read_actor, view
-from producer_admin.errors import RangeError, RefusedError, TooLargeError, UnsupportedMediaTypeError
+from producer_admin.errors import RangeError, RefusedError, StorageError, TooLargeError, UnsupportedMediaTypeError
 from producer_admin.files import FileRecord
 from producer_admin.idempotency import LONGEST_KEY
 from producer_admin.pages import Place, read_cursor
@@ -24,6 +25,8 @@ from runtime.http import PROBLEM_RESPONSE, field_errors
 from schemas.file_view import FileView
 
 MAX_LIMIT = 500
+PREFIX = "/api/v1/files"
+_CONTENT = re.compile(rf"{PREFIX}/[^/]+/content")
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -65,7 +68,7 @@ CONTENT_BODY = {
 
 def streams(method: str, path: str) -> bool:
     """Whether a route reads its body piece by piece, and bounds it itself."""
-    return (method == "POST" and path.endswith("/files/upload")) or (method == "PUT" and path.endswith("/content"))
+    return (method, path) == ("POST", f"{PREFIX}/upload") or (method == "PUT" and _CONTENT.fullmatch(path) is not None)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ Change = Annotated[Asked, Depends(asked)]
 
 def files_router(means: Means, limits: Limits) -> APIRouter:
     """Routes under /api/v1/files."""
-    router = APIRouter(prefix="/api/v1/files", tags=["files"])
+    router = APIRouter(prefix=PREFIX, tags=["files"])
 
     @router.post("/upload", status_code=201, responses=_STORE, openapi_extra=UPLOAD_BODY)
     async def upload(request: Request, response: Response, asked: Change) -> FileView:
@@ -168,25 +171,8 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """A file's bytes, as an attachment."""
-        async with means.alone() as connection:
-            record = await files.get(connection, file_id)
         head = request.method == "HEAD"
-        answer = ranges.answer(
-            record.metadata.file_size, _content_etag(record), None if head else range, if_range, if_none_match
-        )
-        headers = {**_content_headers(record), **answer.headers}
-        if answer.status == 416:
-            raise RangeError(f"The content has {record.metadata.file_size} bytes.", headers=headers)
-        if answer.status == 304 or head:
-            if answer.status == 200:
-                headers["Content-Length"] = str(record.metadata.file_size)
-            return Response(status_code=answer.status, headers=headers, media_type=record.metadata.mime_type)
-        return StreamingResponse(
-            await _read(means, record, answer.start, answer.end),
-            status_code=answer.status,
-            media_type=record.metadata.mime_type,
-            headers=headers | {"Content-Length": str(answer.end - answer.start)},
-        )
+        return await _content(means, file_id, None if head else range, if_range, if_none_match, head=head)
 
     @router.put("/{file_id}/content", responses=_STORE | _CHANGE | _problems(415), openapi_extra=CONTENT_BODY)
     async def replace(
@@ -230,6 +216,38 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         await run_saga(DELETE, means, work)
 
     return router
+
+
+async def _content(
+    means: Means, file_id: UUID, range_: str | None, if_range: str | None, if_none_match: str | None, *, head: bool
+) -> Response:
+    record = await _get(means, file_id)
+    answer = ranges.answer(record.metadata.file_size, _content_etag(record), range_, if_range, if_none_match)
+    headers = {**_content_headers(record), **answer.headers}
+    if answer.status == 416:
+        raise RangeError(f"The content has {record.metadata.file_size} bytes.", headers=headers)
+    if answer.status == 304 or head:
+        if answer.status == 200:
+            headers["Content-Length"] = str(record.metadata.file_size)
+        return Response(status_code=answer.status, headers=headers, media_type=record.metadata.mime_type)
+    try:
+        chunks = await _read(means, record, answer.start, answer.end)
+    except StorageError:
+        if (await _get(means, file_id)).object == record.object:
+            raise
+        # It was replaced or moved since its row was read; its new content is asked for in the same way.
+        return await _content(means, file_id, range_, if_range, if_none_match, head=head)
+    return StreamingResponse(
+        chunks,
+        status_code=answer.status,
+        media_type=record.metadata.mime_type,
+        headers=headers | {"Content-Length": str(answer.end - answer.start)},
+    )
+
+
+async def _get(means: Means, file_id: UUID) -> FileRecord:
+    async with means.alone() as connection:
+        return await files.get(connection, file_id)
 
 
 async def _read(means: Means, record: FileRecord, start: int, end: int) -> AsyncIterator[bytes]:

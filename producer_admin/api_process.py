@@ -11,12 +11,14 @@ from producer_admin.api import files_router, streams
 from producer_admin.api_models import Limits
 from producer_admin.elements import Elements
 from producer_admin.elements_api import elements_router
+from producer_admin.errors import AdminError
 from producer_admin.saga_recovery import recover_until, renew_until
 from producer_admin.saga_steps import Means
 from producer_admin.sagas_api import sagas_router
 from producer_admin.settings import AdminApiSettings
 from producer_admin.sweeper import Keeping, sweep_until
 from runtime.engine import AWAY, is_away, open_engine
+from runtime.errors import StartError
 from runtime.health import Health
 from runtime.http import BoundedBodies, answer_with_problems
 from runtime.process import http_server, run_process
@@ -26,7 +28,10 @@ async def run_api(settings: AdminApiSettings) -> None:
     """Run the Admin REST API, with what keeps sagas and storage elements in order, until a signal."""
     engine = open_engine(settings.admin_database_url.get_secret_value(), "admin-api", pool_size=20)
     try:
-        await elements.ensure(engine, settings.storage_element_id, settings.storage_element_url)
+        try:
+            await elements.ensure(engine, settings.storage_element_id, settings.storage_element_url)
+        except (ValueError, AdminError) as error:
+            raise StartError(f"STORAGE_ELEMENT_URL: {error}") from error
         means = Means(engine, Elements(engine, check_seconds=settings.storage_check_seconds))
         await means.elements.refresh()
         health = Health()

@@ -12,12 +12,14 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from producer_admin import marks
+from producer_admin.errors import OwnElementUnknownError
 from producer_admin.storage import open_storage
 
 # A few rows, each with the sum of its counters by the key of storage_usage.
 LOAD: Final = text(
     """
-    SELECT element_id, url, mode, capacity_bytes, health_error, checked_at, registered_at,
+    SELECT element_id, url, mode, capacity_bytes, marked, health_error, checked_at, registered_at,
            CAST(greatest(coalesce((SELECT sum(used_bytes) FROM storage_usage AS usage
                                    WHERE usage.element_id = element.element_id), 0), 0) AS bigint) AS used_bytes
     FROM storage_elements AS element ORDER BY element_id
@@ -26,12 +28,13 @@ LOAD: Final = text(
 # At another URL nothing is known yet of its health.
 REGISTER: Final = text(
     """
-    INSERT INTO storage_elements AS known (element_id, url, mode, capacity_bytes)
-    VALUES (:element_id, :url, :mode, :capacity_bytes)
+    INSERT INTO storage_elements AS known (element_id, url, mode, capacity_bytes, marked)
+    VALUES (:element_id, :url, :mode, :capacity_bytes, :marked)
     ON CONFLICT (element_id) DO UPDATE SET
         url = excluded.url,
         mode = excluded.mode,
         capacity_bytes = excluded.capacity_bytes,
+        marked = excluded.marked,
         health_error = CASE WHEN known.url = excluded.url THEN known.health_error END,
         checked_at = CASE WHEN known.url = excluded.url THEN known.checked_at END
     RETURNING xmax = 0 AS made
@@ -39,7 +42,7 @@ REGISTER: Final = text(
 )
 ENSURE: Final = text(
     """
-    INSERT INTO storage_elements (element_id, url) VALUES (:element_id, :url)
+    INSERT INTO storage_elements (element_id, url, marked) VALUES (:element_id, :url, :marked)
     ON CONFLICT (element_id) DO NOTHING RETURNING element_id
     """
 )
@@ -58,6 +61,8 @@ ACCOUNT: Final = text(
     ON CONFLICT (element_id, slot) DO UPDATE SET used_bytes = usage.used_bytes + excluded.used_bytes
     """
 )
+# Against forgetting an element in the moment in which something is recorded there; health checks do not wait for it.
+KEEP: Final = text("SELECT element_id FROM storage_elements WHERE element_id = :element_id FOR KEY SHARE")
 
 
 class Mode(StrEnum):
@@ -80,6 +85,8 @@ class Element:
     health_error: str | None
     checked_at: datetime | None
     registered_at: datetime
+    marked: bool = False
+    """Its place carries its mark (`marks`); one whose place could not be written to has none."""
 
     @property
     def writable(self) -> bool:
@@ -104,6 +111,8 @@ async def register(
     url: str,
     mode: Mode = Mode.ONLINE,
     capacity_bytes: int | None = None,
+    *,
+    marked: bool = False,
 ) -> bool:
     """Make an element known, or change it, in the caller's transaction.
 
@@ -111,7 +120,7 @@ async def register(
         True when it was not known before.
     """
     values = {"element_id": element_id, "url": url, "mode": mode.value, "capacity_bytes": capacity_bytes}
-    return bool((await connection.execute(REGISTER, values)).scalar_one())
+    return bool((await connection.execute(REGISTER, {**values, "marked": marked})).scalar_one())
 
 
 async def ensure(engine: AsyncEngine, element_id: str, url: str) -> None:
@@ -119,11 +128,20 @@ async def ensure(engine: AsyncEngine, element_id: str, url: str) -> None:
 
     Raises:
         ValueError: it is new, and its URL cannot be opened.
+        AdminError: it is new, and its place cannot be written to or is another element.
     """
+    values = {"element_id": element_id, "url": url, "marked": is_lasting(url)}
     async with engine.begin() as connection:
-        made = (await connection.execute(ENSURE, {"element_id": element_id, "url": url})).one_or_none()
+        made = (await connection.execute(ENSURE, values)).one_or_none()
         if made is not None:
-            await asyncio.to_thread(open_storage, url, make=True)
+            storage = await asyncio.to_thread(open_storage, url, make=True)
+            if is_lasting(url):
+                await marks.claim(storage, element_id)
+
+
+def is_lasting(url: str) -> bool:
+    """Whether what is stored there outlives this process, so that its place can carry a mark."""
+    return not url.startswith("memory:")
 
 
 async def note_health(connection: AsyncConnection, element_id: str, url: str, error: str | None) -> None:
@@ -135,5 +153,10 @@ async def account(connection: AsyncConnection, element_id: str, delta_bytes: int
     """Count bytes that a change adds to an element (or takes away, below 0) in the caller's transaction.
 
     Who counts on two elements in one transaction does so in the order of their names: two such never deadlock.
+
+    Raises:
+        OwnElementUnknownError: something is added to an element that the registry does not have, or not any more.
     """
+    if delta_bytes >= 0 and (await connection.execute(KEEP, {"element_id": element_id})).one_or_none() is None:
+        raise OwnElementUnknownError(f"Storage element {element_id} is not in the registry.")
     await connection.execute(ACCOUNT, {"element_id": element_id, "delta_bytes": delta_bytes})

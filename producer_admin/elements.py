@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from producer_admin import storage
+from producer_admin import marks, storage
 from producer_admin.element_registry import Element, Mode, account, ensure, load, note_health, register
 from producer_admin.errors import ElementOfflineError, OwnElementUnknownError, StorageError, UnknownElementError
 from producer_admin.metrics import ELEMENT_CAPACITY, ELEMENT_HEALTHY, ELEMENT_USED
@@ -72,7 +72,7 @@ class Elements:
             self._faults.pop(element_id, None)
         fresh = [one for one in found if one.mode is not Mode.OFFLINE and one.element_id not in self._drivers]
         for one in fresh:
-            self._drivers[one.element_id] = _Driver(one.url, partial(self._open_storage, one.url))
+            self._drivers[one.element_id] = _Driver(one, partial(self._open_storage, one.url))
         opening = [self._drivers[one.element_id] for one in fresh]
         await asyncio.gather(*(one.look(self._check_limit, check=False) for one in opening))
         _show(self.all())
@@ -106,6 +106,8 @@ class Elements:
         driver = self._drivers[element_id]
         if driver.storage is None:
             raise StorageError(f"Storage element {element_id} cannot be used: {driver.error}")
+        if driver.misplaced:
+            raise StorageError(f"Storage element {element_id} cannot be used: {driver.misplaced}")
         return driver.storage
 
     def source(self, element_id: str) -> StorageElement:
@@ -188,7 +190,8 @@ class Elements:
 
     def _is_stale(self, element_id: str) -> bool:
         known = self._snapshot.get(element_id)
-        return known is None or known.mode is Mode.OFFLINE or known.url != self._drivers[element_id].url
+        driver = self._drivers[element_id]
+        return known is None or known.mode is Mode.OFFLINE or (known.url, known.marked) != (driver.url, driver.marked)
 
     def _seen(self, element: Element) -> Element:
         fault = self._faults.get(element.element_id)
@@ -211,8 +214,12 @@ class _Fault:
 class _Driver:
     """One element's driver. It is checked one check at a time: a disk that hangs holds one thread, not ever more."""
 
-    def __init__(self, url: str, opened: Callable[[], StorageElement]) -> None:
-        self.url = url
+    def __init__(self, element: Element, opened: Callable[[], StorageElement]) -> None:
+        self.url = element.url
+        self.marked = element.marked
+        self.misplaced: str | None = None
+        """Why its place was found to be another one; then nothing is written there, and nothing removed."""
+        self._element_id = element.element_id
         self.storage: StorageElement | None = None
         self.error = "it has not been opened yet"
         self._open = opened
@@ -238,10 +245,20 @@ class _Driver:
                 self.storage = await asyncio.to_thread(self._open)
             if check:
                 await self.storage.check(write=write)
+                if self.marked:
+                    await self._verify(self.storage)
         except (StorageError, ValueError) as error:
             self.error = str(error)
             return self.error
         return None
+
+    async def _verify(self, storage: StorageElement) -> None:
+        self.misplaced = None
+        try:
+            await marks.verify(storage, self._element_id)
+        except StorageError as error:
+            self.misplaced = str(error)
+            raise
 
     def close(self) -> None:
         """Wait no longer for a check that hangs."""

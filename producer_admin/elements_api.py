@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from producer_admin import marks
+from producer_admin.element_registry import is_lasting
 from producer_admin.elements import CHECK_LIMIT_SECONDS, Element, Elements, Mode, register
-from producer_admin.errors import ElementInUseError, RefusedError, StorageError
+from producer_admin.errors import ElementInUseError, ElementTakenError, RefusedError, StorageError
 from producer_admin.storage import open_storage
 from runtime.errors import FieldError
 from runtime.http import PROBLEM_RESPONSE
@@ -24,6 +26,8 @@ _MAX_BIGINT: Final = 2**63 - 1
 
 ElementId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="As in `storage_element_id`.")]
 
+# Waits for what is being recorded there; FORGET, a statement of its own, then sees it.
+HOLD: Final = text("SELECT element_id FROM storage_elements WHERE element_id = :element_id FOR UPDATE")
 # A rare act, so the table of files is read for it; the rest are few.
 FORGET: Final = text(
     """
@@ -104,18 +108,22 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
         await elements.refresh()
         return _view(elements.get(element_id), content_url)
 
-    @router.put("/{element_id}", responses=_UNAVAILABLE | {201: {"model": ElementView}})
+    @router.put("/{element_id}", responses=_UNAVAILABLE | {201: {"model": ElementView}, 409: PROBLEM_RESPONSE})
     async def put_element(element_id: ElementId, wanted: ElementSettings, response: Response) -> ElementView:
         """Register an element (201) or change it (200). Other processes follow within two seconds.
 
-        The URL of an element that holds files may be changed once its objects have been copied there.
+        The URL of an element that holds files may be changed once its objects have been copied there, its mark
+        (`artstore-element`) among them.
         """
+        if not is_lasting(wanted.url):
+            raise RefusedError.of((FieldError("url", "what is kept in memory goes with the process"),))
         await elements.refresh()
         known = {one.element_id: one for one in elements.all()}.get(element_id)
+        marked = known is not None and known.marked
         if known is None or known.url != wanted.url:
-            await _reach(wanted, make=known is None)
+            marked = await _take(element_id, known, wanted)
         async with engine.begin() as connection:
-            made = await register(connection, element_id, wanted.url, wanted.mode, wanted.capacity_bytes)
+            made = await register(connection, element_id, wanted.url, wanted.mode, wanted.capacity_bytes, marked=marked)
         response.status_code = 201 if made else 200
         await elements.refresh()
         return _view(elements.get(element_id), content_url)
@@ -124,6 +132,7 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
     async def forget_element(element_id: ElementId) -> None:
         """Forget an element that is offline and that no file and no unfinished saga refers to."""
         async with engine.begin() as connection:
+            await connection.execute(HOLD, {"element_id": element_id})
             gone = (await connection.execute(FORGET, {"element_id": element_id})).one_or_none()
         await elements.refresh()
         if gone is None:
@@ -135,15 +144,35 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
     return router
 
 
-async def _reach(wanted: ElementSettings, *, make: bool) -> None:
-    """Open and check what is at a URL that is to be taken.
+async def _take(element_id: str, known: Element | None, wanted: ElementSettings) -> bool:
+    """Open and check what is at a URL that is to be an element, and mark it.
 
-    `make` a folder for a new element only: the files of one that is known must be there already.
+    A folder is made for a new element only: the files of one that is known must be there already.
+
+    Returns:
+        Whether it carries the mark; a place that is only read from may be without one.
+
+    Raises:
+        RefusedError: it cannot be opened or used.
+        ElementTakenError: it is another element, or not the one whose files are known.
     """
     try:
         async with asyncio.timeout(CHECK_LIMIT_SECONDS):
-            opened = await asyncio.to_thread(partial(open_storage, wanted.url, make=make))
+            opened = await asyncio.to_thread(partial(open_storage, wanted.url, make=known is None))
             await opened.check(write=wanted.mode is Mode.ONLINE)
+            holder = await marks.read_mark(opened)
+            if holder is None and known is not None and known.marked and known.used_bytes:
+                raise ElementTakenError(
+                    f"This place does not carry the mark of {element_id}. Copy its objects there first, "
+                    f"and {marks.MARK} with them."
+                )
+            try:
+                await marks.claim(opened, element_id)
+            except StorageError:
+                if wanted.mode is Mode.ONLINE:
+                    raise
+                return False
+            return True
     except (ValueError, StorageError, TimeoutError) as error:
         reason = str(error) or f"no answer within {CHECK_LIMIT_SECONDS:g} s"
         raise RefusedError(f"url: {reason}", (FieldError("url", reason),)) from error

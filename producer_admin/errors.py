@@ -196,6 +196,13 @@ class BackfillOvertakenError(AdminError):
     title: ClassVar[str] = "Backfill overtaken"
 
 
+class ElementTakenError(AdminError):
+    """The place is another storage element already, or is not the place of this one."""
+
+    status: ClassVar[int] = 409
+    title: ClassVar[str] = "Another storage element's place"
+
+
 class ElementInUseError(AdminError):
     """The storage element cannot be forgotten yet."""
 

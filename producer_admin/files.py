@@ -147,6 +147,7 @@ async def relocate(
     element_id: str,
     values: Mapping[str, Any],
     actor: str,
+    expected: AbstractSet[int] | None = None,
 ) -> tuple[FileRecord, FileRecord]:
     """Point a file to a copy of its content on another element.
 
@@ -157,15 +158,17 @@ async def relocate(
         element_id: where the copy is
         values: `storage_path` and `storage_filename` of the copy
         actor: who asks
+        expected: revisions that the caller takes the file to have; None is any
 
     Returns:
         The file as it was, whose bytes are garbage now, and as it is.
 
     Raises:
         FileNotFoundInAdminError: no such file, or it was deleted.
+        RevisionMismatchError: the file is at another revision than expected.
         ContentMovedError: the file has other content by now than what was copied.
     """
-    before = _record(await _locked(connection, file_id, None))
+    before = _record(await _locked(connection, file_id, expected))
     if before.object != source:
         raise ContentMovedError(f"The content of file {file_id} was changed while it was being moved.")
     after = await _revise(connection, file_id, {**values, "storage_element_id": element_id}, actor)
@@ -184,7 +187,7 @@ async def delete(
     """Mark a file deleted. Its row stays, so that its id and revisions are never used again.
 
     Returns:
-        The file as it was, whose bytes are garbage now.
+        The file at its last revision. Its bytes are garbage now.
 
     Raises:
         FileNotFoundInAdminError: no such file, or it was deleted before.
@@ -194,16 +197,15 @@ async def delete(
     row = await _locked(connection, file_id, expected)
     if only_expired and not (row.retention_expires_at and row.retention_expires_at <= await _now(connection)):
         raise NotExpiredError(f"File {file_id} has not expired.")
-    before = _record(row)
     statement = (
         update(FILES)
         .where(FILES.c.file_id == file_id)
         .values(revision=FILES.c.revision + 1, deleted_at=func.now(), updated_at=_LATER)
         .returning(FILES)
     )
-    await _announce(connection, EventType.DELETED, (await connection.execute(statement)).one(), actor)
-    await elements.account(connection, before.storage_element_id, -before.metadata.file_size)
-    return before
+    record = await _announce(connection, EventType.DELETED, (await connection.execute(statement)).one(), actor)
+    await elements.account(connection, record.storage_element_id, -record.metadata.file_size)
+    return record
 
 
 async def republish(

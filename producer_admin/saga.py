@@ -105,13 +105,16 @@ async def run_saga(saga: Saga, means: Means, work: Work) -> FileRecord:
         AdminError: the change was refused or undone; nothing of it remains, or will remain once the saga is taken up.
         Exception: the database is away. Whether the change was made can be asked again under the same key.
     """
-    if work.key is not None:
-        async with means.alone() as connection:
-            answered = await idempotency.look(connection, work.key)
-        if answered is not None:
-            return await _repeat(saga, work, answered)
+    if (answered := await _look(means, work)) is not None:
+        return await _repeat(saga, work, answered)
     if saga.prepare is not None:
-        await saga.prepare(means, work)
+        try:
+            await saga.prepare(means, work)
+        except AdminError:
+            # What is refused now may be what the first request with this key has done meanwhile.
+            if (answered := await _look(means, work)) is None:
+                raise
+            return await _repeat(saga, work, answered)
         if work.record is not None:
             return work.record
     if saga.before and (answered := await _begin(saga, means, work)) is not None:
@@ -144,6 +147,13 @@ async def resume_saga(means: Means, abandoned: Abandoned, owner: UUID) -> None:
             await _undo(saga, means, work)
         else:
             await _go_forward(saga, means, work)
+
+
+async def _look(means: Means, work: Work) -> Answered | None:
+    if work.key is None:
+        return None
+    async with means.alone() as connection:
+        return await idempotency.look(connection, work.key)
 
 
 async def _begin(saga: Saga, means: Means, work: Work) -> Answered | None:

@@ -6,7 +6,7 @@ under a token of its own, by the database's clock; once that has run out, anothe
 the first can no longer record it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,6 +81,7 @@ TAKE_UP: Final = text(
     WITH abandoned AS (
         SELECT saga_id FROM sagas
         WHERE state NOT IN ('done', 'compensated') AND lease_until < clock_timestamp()
+          AND saga_id <> ALL (CAST(:in_hand AS uuid[]))
         ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
     ), taken AS (
         UPDATE sagas SET
@@ -221,9 +222,14 @@ async def renew(connection: AsyncConnection, held: Mapping[UUID, UUID]) -> None:
     await connection.execute(RENEW, values)
 
 
-async def take_up(connection: AsyncConnection, owner: UUID, limit: int) -> list[Abandoned]:
-    """Take sagas that nobody works on, at most `limit`. What had not been recorded is given up by that."""
-    values = {"owner": owner, "limit": limit, "lease": LEASE_SECONDS}
+async def take_up(
+    connection: AsyncConnection, owner: UUID, limit: int, in_hand: Collection[UUID] = ()
+) -> list[Abandoned]:
+    """Take sagas that nobody works on, at most `limit`. What had not been recorded is given up by that.
+
+    Those `in_hand` are this process's own: their lease may have run out while the database was away, but they go on.
+    """
+    values = {"owner": owner, "limit": limit, "lease": LEASE_SECONDS, "in_hand": list(in_hand)}
     return [Abandoned(**row._mapping) for row in await connection.execute(TAKE_UP, values)]  # noqa: SLF001
 
 

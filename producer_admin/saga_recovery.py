@@ -33,7 +33,7 @@ async def recover(means: Means) -> int:
     while True:
         owner = uuid4()
         async with means.transaction() as connection:
-            abandoned = await saga_log.take_up(connection, owner, AT_ONCE)
+            abandoned = await saga_log.take_up(connection, owner, AT_ONCE, means.leases.in_hand)
         ended = await asyncio.gather(*(resume_saga(means, one, owner) for one in abandoned), return_exceptions=True)
         for one, error in zip(abandoned, ended, strict=True):
             if error is not None and not isinstance(error, Exception):

@@ -242,6 +242,7 @@ async def record_move(connection: AsyncConnection, work: Work) -> FileRecord:
         work.created.element_id,
         {"storage_path": work.name.path, "storage_filename": work.name.filename},
         work.actor or ANONYMOUS,
+        work.expected,
     )
     work.doomed = before.object
     return after
@@ -274,8 +275,10 @@ async def _write(means: Means, work: Work, content: AsyncIterator[bytes]) -> Non
         work.stored = await means.storage(work.created.element_id).write(work.created.key, content)
     except SourceStorageError:
         raise  # not the fault of the element that is written to
-    except StorageError:
+    except StorageError as error:
         await means.elements.report_fault(work.created.element_id)
+        if "No space left" in str(error):  # in the words of every operating system's ENOSPC, whichever driver hears it
+            raise NoRoomError(f"Storage element {work.created.element_id} is full.") from error
         raise
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.errors import StorageError
+from producer_admin.marks import MARK
 from producer_admin.object_store import CHECK_FOLDER
 from producer_admin.storage import FoundObject, StorageElement, own_name
 
@@ -244,7 +245,8 @@ class Scrub:
             now: datetime = (await connection.execute(NOW)).scalar_one()
         page: list[FoundObject] = []
         async for found in self._storage.list():
-            page.append(found)
+            if found.key != MARK:
+                page.append(found)
             if len(page) == PAGE:
                 await self._look_at_page(page, now - self._options.grace)
                 page = []

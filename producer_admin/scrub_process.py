@@ -7,6 +7,7 @@ from functools import partial
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from producer_admin import marks
 from producer_admin.element_registry import Element, Mode, load
 from producer_admin.errors import ElementOfflineError, StorageError, UnknownElementError
 from producer_admin.long_verb import Tell, run_long_verb
@@ -36,7 +37,10 @@ async def _run(
     clean = True
     for element in await _wanted(engine, element_id):
         report = partial(_print_finding, as_json=as_json)
-        scrub = Scrub(engine, element.element_id, _opened(element), options, report, tell)
+        storage = _opened(element)
+        if element.marked:
+            await marks.verify(storage, element.element_id)
+        scrub = Scrub(engine, element.element_id, storage, options, report, tell)
         totals = await scrub.run()
         _print_totals(totals, options, as_json=as_json)
         clean = clean and totals.clean

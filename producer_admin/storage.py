@@ -140,7 +140,7 @@ def open_storage(url: str, *, make: bool = True, stall_seconds: float = STALL_SE
     except (ValueError, OSError, obstore.exceptions.BaseError) as error:
         shown = url.partition("?")[0].rpartition("@")[2]
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"STORAGE_ELEMENT_URL cannot be opened ({shown}): {reason}") from error
+        raise ValueError(f"{shown} cannot be opened: {reason}") from error
 
 
 def _open(parts: SplitResult, options: dict[str, str], *, make: bool, stall_seconds: float) -> StorageElement:
@@ -180,13 +180,26 @@ def _remote(parts: SplitResult, options: dict[str, str]) -> S3Store | GCSStore |
         return AzureStore(parts.netloc, prefix=prefix, config=account, client_options=_CLIENT, retry_config=_RETRIES)
     config: S3Config = {}
     if "endpoint" in options:
-        config["endpoint"] = options["endpoint"]
+        config["endpoint"] = _endpoint(options["endpoint"])
     if "region" in options:
         config["region"] = options["region"]
     # Who writes http:// wants it: a store beside this machine. The signature still covers the content.
     plain = options.get("endpoint", "").startswith("http://")
     client: ClientConfig = {**_CLIENT, "allow_http": True} if plain else _CLIENT
     return S3Store(parts.netloc, prefix=prefix, client_options=client, retry_config=_RETRIES, config=config)
+
+
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("endpoint is not http://host or https://host; secrets are in the environment")
+    return url
 
 
 def _part_bytes(options: dict[str, str]) -> int:

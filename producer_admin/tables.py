@@ -3,6 +3,7 @@
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Identity,
@@ -147,6 +148,7 @@ STORAGE_ELEMENTS = Table(
     Column("url", Text, nullable=False, comment="Where it is, without secrets; those are in the environment."),
     Column("mode", Text, nullable=False, comment="online, read_only or offline, as an operator decides."),
     Column("capacity_bytes", BigInteger, comment="New files go elsewhere above this; null when it has no bound."),
+    Column("marked", Boolean, nullable=False, server_default=text("false"), comment="Its place carries its mark."),
     Column("health_error", Text, comment="Why the last check failed; null when it succeeded."),
     Column("checked_at", _MOMENT),
     Column("registered_at", _MOMENT, nullable=False, server_default=text("now()")),

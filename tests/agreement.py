@@ -4,6 +4,7 @@ from pathlib import Path
 
 import asyncpg
 
+from producer_admin.marks import MARK
 from schemas.codec import Decoder
 from tests.integration.conftest import Topic
 from tests.waiting import settles
@@ -15,7 +16,7 @@ def objects(folders: dict[str, Path]) -> set[tuple[str, str]]:
         (element_id, path.relative_to(folder).as_posix())
         for element_id, folder in folders.items()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != MARK
     }
 
 

@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from producer_admin.marks import MARK
 from schemas.codec import Decoder
 from schemas.events import EventType
 from tests.integration.conftest import MAX_UPLOAD_BYTES
@@ -28,7 +29,7 @@ async def stored_rows(pool: asyncpg.Pool) -> dict[str, int]:
 
 
 def stored_objects(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
 
 
 async def test_an_upload_is_stored_whole_and_announced_in_the_same_transaction(

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producer_admin import elements
 from producer_admin.api_models import Limits
 from producer_admin.api_process import admin_app
+from producer_admin.saga_recovery import recover
 from producer_admin.saga_steps import Means
 from producer_admin.sweeper import Keeping, sweep
 from schemas.codec import Decoder
@@ -150,6 +152,27 @@ async def test_content_that_its_element_has_lost_is_a_problem_before_a_byte_is_s
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
 
 
+async def test_content_that_is_replaced_while_it_is_asked_for_is_the_new_content(
+    admin: httpx.AsyncClient, means: Means
+) -> None:
+    at = f"/{(await upload(admin, CONTENT))['file_id']}/content"
+    source = means.elements.source
+
+    def replaced_meanwhile(element_id: str) -> Any:
+        class Replacing:
+            async def read(self, *asked: Any) -> AsyncIterator[bytes]:
+                patch.undo()
+                assert (await admin.put(at, content=b"new")).status_code == 200
+                return await source(element_id).read(*asked)
+
+        return Replacing()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(means.elements, "source", replaced_meanwhile)
+        answer = await admin.get(at)
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (200, b"new", etag(b"new"))
+
+
 async def test_a_file_moves_with_its_bytes_and_search_hears_of_it(
     admin: httpx.AsyncClient, means: Means, admin_engine: AsyncEngine, storage_folder: Path, tmp_path: Path,
     admin_pool: asyncpg.Pool,
@@ -198,6 +221,71 @@ async def test_an_upload_that_no_element_takes_is_refused(
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert ("retry-after" in answer.headers) == (status == 503)
     assert await admin_pool.fetchval("SELECT count(*) FROM files") == 0
+
+
+ELEMENTS = "http://admin/api/v1/storage-elements"
+
+
+async def test_one_place_is_not_two_elements(admin: httpx.AsyncClient, storage_folder: Path) -> None:
+    for url in (storage_folder.as_uri(), f"{storage_folder.as_uri()}/"):
+        answer = await admin.put(f"{ELEMENTS}/se-02", json={"url": url})
+        assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+        assert "is storage element se-01 already" in answer.json()["detail"]
+
+
+async def test_an_element_with_files_moves_only_to_where_its_objects_are(
+    admin: httpx.AsyncClient, storage_folder: Path, tmp_path: Path
+) -> None:
+    file_id = (await upload(admin, CONTENT))["file_id"]
+    other = tmp_path / "other"
+    other.mkdir()
+    answer = await admin.put(f"{ELEMENTS}/se-01", json={"url": other.as_uri()})
+    assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+    assert (await admin.get(f"/{file_id}/content")).content == CONTENT
+    shutil.copytree(storage_folder, other, dirs_exist_ok=True)
+    assert (await admin.put(f"{ELEMENTS}/se-01", json={"url": other.as_uri()})).status_code == 200
+    shutil.rmtree(storage_folder)
+    assert (await admin.get(f"/{file_id}/content")).content == CONTENT
+
+
+async def test_an_empty_mount_point_is_not_the_disk_that_belongs_there(
+    admin: httpx.AsyncClient, means: Means, admin_pool: asyncpg.Pool, storage_folder: Path
+) -> None:
+    file_id = (await upload(admin, CONTENT))["file_id"]
+    mounted = storage_folder.rename(storage_folder.with_name("mounted elsewhere"))
+    storage_folder.mkdir()
+    await means.elements.check()
+    [shown] = (await admin.get(ELEMENTS)).json()["elements"]
+    assert not shown["healthy"]
+    assert "mark of se-01" in shown["health_error"]
+    assert (await admin.post("/upload", files={"file": ("a", b"x")})).status_code == 503
+    # A deletion is recorded, and its bytes wait for their disk.
+    assert (await admin.delete(f"/{file_id}")).status_code == 204
+    assert await admin_pool.fetchval("SELECT state FROM sagas WHERE kind = 'delete'") == "recorded"
+    assert [path for path in storage_folder.rglob("*") if path.is_file()] == []
+    shutil.rmtree(storage_folder)
+    mounted.rename(storage_folder)
+    await means.elements.check()
+    await admin_pool.execute("UPDATE sagas SET lease_until = '-infinity' WHERE state = 'recorded'")
+    assert await recover(means) == 1
+    assert stored_objects(storage_folder) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/p?endpoint=http://key:secret@127.0.0.1:1",
+        "s3://bucket/p?endpoint=http://127.0.0.1:1/%3Fsig%3Dsecret",
+        "s3://bucket/p?endpoint=file:///secret",
+        "memory:///",
+    ],
+)
+async def test_a_place_that_holds_a_secret_or_does_not_last_is_refused_without_repeating_it(
+    admin: httpx.AsyncClient, url: str
+) -> None:
+    answer = await admin.put(f"{ELEMENTS}/se-02", json={"url": url})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert "secret" not in answer.text.replace("secrets are in the environment", "")
 
 
 async def test_the_list_goes_page_by_page_and_what_comes_and_goes_meanwhile_shifts_nothing(
@@ -278,8 +366,9 @@ async def test_content_beyond_the_limit_is_refused_by_its_announcement_or_as_it_
     assert len(stored_objects(storage_folder)) == 1
 
 
-async def test_a_json_body_is_not_read_without_end(admin: httpx.AsyncClient) -> None:
-    at = f"/{(await upload(admin))['file_id']}"
+@pytest.mark.parametrize("path", ["/files/{file_id}", "/storage-elements/content"])
+async def test_a_json_body_is_not_read_without_end(admin: httpx.AsyncClient, path: str) -> None:
+    at = "http://admin/api/v1" + path.format(file_id=(await upload(admin))["file_id"])
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -289,7 +378,8 @@ async def test_a_json_body_is_not_read_without_end(admin: httpx.AsyncClient) -> 
             sent += 1
             yield b"x" * 65536
 
-    answer = await admin.patch(at, content=endless(), headers={"Content-Type": "application/json"})
+    method = "PATCH" if "files" in path else "PUT"
+    answer = await admin.request(method, at, content=endless(), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
     assert sent < 100
 

@@ -113,7 +113,10 @@ async def test_used_bytes_are_what_committed_changes_have_counted(
     assert (elements.get("b").used_bytes, elements.get("b").free_bytes) == (0, None)
 
 
-async def test_counting_waits_for_no_other_connections_commit(admin_engine: AsyncEngine) -> None:
+async def test_counting_waits_for_no_other_connections_commit(
+    admin_engine: AsyncEngine, element_urls: tuple[str, str]
+) -> None:
+    await put(admin_engine, "a", element_urls[0])
     async with admin_engine.connect() as first, admin_engine.connect() as second, admin_engine.connect() as third:
         by_slot = {await _slot(one): one for one in (first, second, third)}
         assert len(by_slot) > 1, "three connections, made one after the other, share one counter"

@@ -216,7 +216,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert before is not None
         if request.saga is DELETE:
-            assert record.revision == before.revision
+            assert record.revision == before.revision + 1
             del self.files[file_id]
             self.deleted.add(file_id)
             return

@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from producer_admin import elements, saga_log
 from producer_admin.elements import Elements
-from producer_admin.errors import AdminError, KeyReusedError, RequestUnderWayError, SagaInterruptedError, StorageError
+from producer_admin.errors import (
+    AdminError,
+    KeyReusedError,
+    OwnElementUnknownError,
+    RequestUnderWayError,
+    RevisionMismatchError,
+    SagaInterruptedError,
+    StorageError,
+)
 from producer_admin.files import FileRecord
 from producer_admin.saga import DELETE, MOVE, REPLACE, UPDATE, UPLOAD, Saga, run_saga
 from producer_admin.saga_recovery import recover, renew_until
@@ -157,6 +165,23 @@ async def test_a_saga_in_hand_keeps_its_lease_and_is_not_taken_up(means: Means, 
     assert (await running).revision == 1
 
 
+async def test_a_process_does_not_take_its_own_sagas_from_itself(
+    means: Means, admin_pool: asyncpg.Pool, folders: dict[str, Path]
+) -> None:
+    class Outlasts(Bytes):
+        """The database was away for longer than a lease."""
+
+        async def chunks(self) -> AsyncIterator[bytes]:
+            yield b"first"
+            await expire_leases(admin_pool)
+            assert await recover(means) == 0
+            yield b"last"
+
+    assert (await run_saga(UPLOAD, means, uploading(content=Outlasts(**DETAILS)))).revision == 1
+    assert means.leases.in_hand == {}
+    await require_agreement(admin_pool, folders)
+
+
 async def test_a_process_that_was_paused_and_replaced_records_nothing_and_leaves_no_bytes(
     means: Means, mortal: Mortal, admin_pool: asyncpg.Pool, folders: dict[str, Path]
 ) -> None:
@@ -192,9 +217,8 @@ async def test_a_change_that_was_recorded_is_answered_though_the_commits_answer_
     saga, work_on = CHANGES[kind]
     before = await uploaded_to_first(means, admin_pool)
     record = await run_saga(saga, LosesTheAnswer(admin_engine, two_elements), work_on(before.file_id))
-    # A deletion answers with the file as it was.
-    expected = record.revision + 1 if kind == "delete" else record.revision
-    assert await admin_pool.fetchval("SELECT revision FROM files WHERE file_id = $1", record.file_id) == expected
+    at = await admin_pool.fetchval("SELECT revision FROM files WHERE file_id = $1", record.file_id)
+    assert at == record.revision
     await require_agreement(admin_pool, folders)
 
 
@@ -290,6 +314,40 @@ async def test_a_key_of_a_refused_request_is_free_for_the_mended_one(means: Mean
     assert (await run_saga(UPLOAD, means, uploading(key="key"))).revision == 1
 
 
+async def test_a_move_of_a_file_that_has_changed_since_its_revision_was_asked_for_is_refused(
+    means: Means, two_elements: Elements, admin_engine: AsyncEngine, admin_pool: asyncpg.Pool, folders: dict[str, Path]
+) -> None:
+    file_id = (await uploaded_to_first(means, admin_pool)).file_id
+
+    class ChangedWhileItCopies(Means):
+        @contextlib.asynccontextmanager
+        async def transaction(self) -> AsyncIterator[AsyncConnection]:
+            await run_saga(UPDATE, means, Work(file_id=file_id, change={"version": "later"}))
+            async with super().transaction() as connection:
+                yield connection
+
+    with pytest.raises(RevisionMismatchError):
+        await run_saga(
+            MOVE,
+            ChangedWhileItCopies(admin_engine, two_elements),
+            Work(file_id=file_id, target="se-02", expected=frozenset({1})),
+        )
+    await require_agreement(admin_pool, folders)
+
+
+async def test_nothing_is_recorded_on_an_element_that_has_just_been_forgotten(
+    means: Means, admin_pool: asyncpg.Pool, folders: dict[str, Path]
+) -> None:
+    class Forgotten(Bytes):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            yield b"one"
+            await admin_pool.execute("DELETE FROM storage_elements")
+
+    with pytest.raises(OwnElementUnknownError):
+        await run_saga(UPLOAD, means, uploading(content=Forgotten(**DETAILS)))
+    await require_agreement(admin_pool, folders)
+
+
 async def test_a_move_of_content_that_was_replaced_meanwhile_changes_nothing(
     means: Means, two_elements: Elements, admin_pool: asyncpg.Pool, folders: dict[str, Path]
 ) -> None:
@@ -340,14 +398,15 @@ async def test_a_step_that_fails_after_the_recording_is_tried_again_and_takes_no
     means: Means, admin_pool: asyncpg.Pool, folders: dict[str, Path], storage_folder: Path
 ) -> None:
     file_id = (await run_saga(UPLOAD, means, uploading())).file_id
-    [day] = {path.parent for path in storage_folder.rglob("*") if path.is_file()}
+    [(_, key)] = objects(folders)
+    day = (storage_folder / key).parent
     aside = day.with_name("aside")
     day.rename(aside)
     day.write_text("in the way")  # a folder that cannot be entered, also for root
     await run_saga(DELETE, means, Work(file_id=file_id))
     async with means.alone() as connection:
         [saga] = await saga_log.newest(connection, 10, states={"recorded"})
-    assert (saga.kind, saga.step, saga.revision) == ("delete", "remove_doomed", 1)
+    assert (saga.kind, saga.step, saga.revision) == ("delete", "remove_doomed", 2)
     assert saga.error
     day.unlink()
     aside.rename(day)

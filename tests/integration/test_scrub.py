@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producer_admin import scrub as station
 from producer_admin.elements import Mode, register
 from producer_admin.errors import StorageError
+from producer_admin.marks import MARK
 from producer_admin.scrub import Difference, Finding, Options, Scrub, Totals
 from producer_admin.storage import FoundObject, StorageElement, object_name, open_storage
 from tests.object_stores import s3
@@ -146,7 +147,7 @@ async def test_reclaiming_takes_what_nobody_refers_to_and_nothing_else(scene: Sc
     assert all(one.reclaimed for one in scene.found)
     assert (totals.reclaimed, totals.reclaimed_bytes) == (2, len(b"nobody's") + len(b"half"))
     left = {str(path.relative_to(scene.folder)) for path in scene.folder.rglob("*") if path.is_file()}
-    assert left == {kept, foreign}
+    assert left == {kept, foreign, MARK}
     assert (await scene.scrub(verify=True)).clean
 
 

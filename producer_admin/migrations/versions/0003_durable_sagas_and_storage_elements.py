@@ -12,6 +12,7 @@ STATEMENTS = (
         url text NOT NULL,
         mode text NOT NULL DEFAULT 'online' CHECK (mode IN ('online', 'read_only', 'offline')),
         capacity_bytes bigint CHECK (capacity_bytes > 0),
+        marked boolean NOT NULL DEFAULT false,
         health_error text,
         checked_at timestamptz,
         registered_at timestamptz NOT NULL DEFAULT now()
