@@ -47,12 +47,9 @@ async def measure(servers: Servers, clients: int, seconds: float, rounds: int, t
     Returns:
         Changes a second, and percentiles of the time from answer to topic, of each round.
     """
-    settings = StackSettings.on_free_ports(servers.folder / "home")
-    database = servers.postgres.url("artstore_admin")
-    await run_migrate(AdminDatabaseSettings(admin_database_url=database))
-    await ensure_topic(servers.bootstrap_servers, cards()[FILE_EVENTS], name=settings.file_events_topic)
+    settings = await prepared(servers)
     tell("Starting Admin API and relay")
-    with _processes(servers, settings):
+    with processes(servers, settings):
         async with (
             httpx.AsyncClient(
                 base_url=admin_url(settings) + FILES, timeout=60, limits=httpx.Limits(max_connections=clients)
@@ -82,8 +79,16 @@ async def measure(servers: Servers, clients: int, seconds: float, rounds: int, t
     ]
 
 
+async def prepared(servers: Servers) -> StackSettings:
+    """Settings of an Admin side whose database is migrated and whose topic is made."""
+    settings = StackSettings.on_free_ports(servers.folder / "home")
+    await run_migrate(AdminDatabaseSettings(admin_database_url=servers.postgres.url("artstore_admin")))
+    await ensure_topic(servers.bootstrap_servers, cards()[FILE_EVENTS], name=settings.file_events_topic)
+    return settings
+
+
 @contextmanager
-def _processes(servers: Servers, settings: StackSettings) -> Iterator[None]:
+def processes(servers: Servers, settings: StackSettings) -> Iterator[None]:
     """The Admin API and the relay, ready."""
     home = Home(settings.artstore_home)
     home.files.mkdir(parents=True)

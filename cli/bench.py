@@ -49,6 +49,20 @@ def changes(
     _show(lambda servers, tell: measure(servers, clients, seconds, rounds, tell), as_json=as_json)
 
 
+@bench.command()
+def uploads(
+    *,
+    clients: Annotated[int, typer.Option(min=1, help="Each waits for its 201 before it goes on.")] = 8,
+    count: Annotated[int, typer.Option(min=10, help="Uploads in one round.")] = 800,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Upload small files: how many a second until all are on the topic."""
+    from bench.uploads import measure
+
+    _show(lambda servers, tell: measure(servers, clients, count, rounds, tell), as_json=as_json)
+
+
 def _show(
     measure: "Callable[[Servers, Tell], Awaitable[list[Figure]]]",
     *,

@@ -7,7 +7,7 @@ In the order a change takes:
   `idempotency`: one change a key; `sagas_api`: the log over REST
 - `saga_recovery`: sagas whose process has gone, taken up; `sweeper`: what has outlived its time
 - `elements`: which storage elements there are and how they are; `element_registry`: the same in Postgres;
-  `elements_api`: over REST; `placement`: where new bytes go
+  `elements_api`: over REST; `placement`: where new bytes go; `marks`: no other place is taken for an element
 - `storage`: what a storage element promises, opened by URL; `object_store`, `local_disk`: how it is kept
 - `ranges`: which bytes a request for content gets
 - `scrub`: the files table compared with the storage elements
