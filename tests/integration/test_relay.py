@@ -365,3 +365,37 @@ async def not_sending(relay: Relay, reason: str) -> bool:
     except NotReadyError as error:
         return reason in str(error)
     return False
+
+
+async def never_opened(_: int) -> Recorder:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_a_relay_asked_to_end_does_not_wait_for_a_producer_that_never_starts(admin_pool: asyncpg.Pool) -> None:
+    async with asyncio.timeout(5), running(Relay(admin_pool, never_opened, LIMITS)):
+        await eventually(lambda: admin_pool.fetchval("SELECT count(*) FROM relay_shards WHERE owner IS NOT NULL"))
+    assert await admin_pool.fetchval("SELECT count(*) FROM relay_shards WHERE owner IS NOT NULL") == 0
+
+
+async def test_a_fault_that_nobody_foresaw_ends_the_relay_rather_than_half_of_it(
+    admin_pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "RENEW_SECONDS", 0.1)
+    real = shards.claim
+    claims: list[int] = []
+
+    async def claim(*arguments: Any) -> Any:
+        claims.append(1)
+        if len(claims) > 2:
+            raise ZeroDivisionError
+        return await real(*arguments)
+
+    monkeypatch.setattr(shards, "claim", claim)
+
+    async def open_publisher(_: int) -> Recorder:
+        return Recorder()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await Relay(admin_pool, open_publisher, LIMITS).run(asyncio.Event())
