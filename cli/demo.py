@@ -100,12 +100,12 @@ def _stack(*, keep: bool) -> Iterator["Run"]:
 
 async def _upload_and_find(run: "Run", files: Sequence[RegularFile]) -> _Report:
     from cli.finding import Watchers, find_all
-    from cli.progress import bar
     from cli.uploading import upload_all
     from runtime.kafka import group_lag
+    from runtime.progress import bar
 
     watchers = Watchers(run.query_url, _PATIENCE_SECONDS)
-    with bar() as progress:
+    with bar(err) as progress:
         task = progress.add_task("Uploading", total=len(files))
         outcome = await upload_all(run.admin_url, files, lambda: progress.advance(task), watchers.offer)
         await watchers.finish()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.folder import LeftOut, split
-from cli.terminal import out, plain_table, size
+from cli.terminal import err, out, plain_table, size
 
 MOST_SHOWN = 20
 
@@ -17,13 +17,13 @@ def ingest(
     folder: Annotated[Path, typer.Argument(metavar="DIR", exists=True, file_okay=False, help="What to upload.")],
 ) -> None:
     """Upload a folder to the running stack."""
-    from cli.progress import bar
     from cli.running import running
     from cli.uploading import upload_all
+    from runtime.progress import bar
 
     admin_url = running().admin_url
     files, left_out = split(folder)
-    with bar() as progress:
+    with bar(err) as progress:
         task = progress.add_task("Uploading", total=len(files))
         outcome = asyncio.run(upload_all(admin_url, files, lambda: progress.advance(task)))
     rate = len(outcome.uploaded) / outcome.seconds if outcome.seconds else 0

@@ -1,7 +1,6 @@
 """The Admin REST API: requests in, sagas out. No rule about files stands here."""
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -145,9 +144,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         file_id: UUID, response: Response, if_none_match: Annotated[str | None, Header()] = None
     ) -> FileView | None:
         """A file's metadata, from the truth: never stale."""
-        async with means.alone() as connection:
-            record = await files.get(connection, file_id)
-        answer = _answer(record, response)
+        answer = _answer(await _get(means, file_id), response)
         if ranges.not_modified(if_none_match, response.headers["ETag"]):
             response.status_code = 304
             return None
@@ -231,7 +228,8 @@ async def _content(
             headers["Content-Length"] = str(record.metadata.file_size)
         return Response(status_code=answer.status, headers=headers, media_type=record.metadata.mime_type)
     try:
-        chunks = await _read(means, record, answer.start, answer.end)
+        storage = means.elements.source(record.storage_element_id)
+        chunks = await storage.read(record.object.key, answer.start, answer.end)
     except StorageError:
         if (await _get(means, file_id)).object == record.object:
             raise
@@ -248,10 +246,6 @@ async def _content(
 async def _get(means: Means, file_id: UUID) -> FileRecord:
     async with means.alone() as connection:
         return await files.get(connection, file_id)
-
-
-async def _read(means: Means, record: FileRecord, start: int, end: int) -> AsyncIterator[bytes]:
-    return await means.elements.source(record.storage_element_id).read(record.object.key, start, end)
 
 
 def _answer(record: FileRecord, response: Response) -> FileView:

@@ -53,16 +53,26 @@ NOTE_HEALTH: Final = text(
     WHERE element_id = :element_id AND url = :url
     """
 )
-# One of 16 counters, by connection: two changes wait for each other by chance only (see tables.py).
-ACCOUNT: Final = text(
+# One of 16 counters, by connection: two changes wait for each other by chance only (see tables.py). What is taken away
+# may be from an element that the registry does not have.
+TAKE_AWAY: Final = text(
     """
     INSERT INTO storage_usage AS usage (element_id, slot, used_bytes)
     VALUES (:element_id, pg_backend_pid() % 16, :delta_bytes)
     ON CONFLICT (element_id, slot) DO UPDATE SET used_bytes = usage.used_bytes + excluded.used_bytes
+    RETURNING element_id
     """
 )
-# Against forgetting an element in the moment in which something is recorded there; health checks do not wait for it.
-KEEP: Final = text("SELECT element_id FROM storage_elements WHERE element_id = :element_id FOR KEY SHARE")
+# The row's lock is against forgetting an element while something is recorded there; health checks do not wait for it.
+ADD: Final = text(
+    """
+    INSERT INTO storage_usage AS usage (element_id, slot, used_bytes)
+    SELECT element_id, pg_backend_pid() % 16, CAST(:delta_bytes AS bigint)
+    FROM (SELECT element_id FROM storage_elements WHERE element_id = :element_id FOR KEY SHARE) AS kept
+    ON CONFLICT (element_id, slot) DO UPDATE SET used_bytes = usage.used_bytes + excluded.used_bytes
+    RETURNING element_id
+    """
+)
 
 
 class Mode(StrEnum):
@@ -157,6 +167,7 @@ async def account(connection: AsyncConnection, element_id: str, delta_bytes: int
     Raises:
         OwnElementUnknownError: something is added to an element that the registry does not have, or not any more.
     """
-    if delta_bytes >= 0 and (await connection.execute(KEEP, {"element_id": element_id})).one_or_none() is None:
+    statement = ADD if delta_bytes >= 0 else TAKE_AWAY
+    counted = await connection.execute(statement, {"element_id": element_id, "delta_bytes": delta_bytes})
+    if counted.one_or_none() is None:
         raise OwnElementUnknownError(f"Storage element {element_id} is not in the registry.")
-    await connection.execute(ACCOUNT, {"element_id": element_id, "delta_bytes": delta_bytes})

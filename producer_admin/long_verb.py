@@ -4,7 +4,6 @@ Exit codes: 0 all done, 1 something was left out or is away, 2 wrong usage or se
 """
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Self
@@ -12,24 +11,18 @@ from typing import Any, Final, Self
 import sqlalchemy.exc
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.errors import AdminError, MappingError
 from producer_admin.settings import RepairSettings
 from runtime.engine import AWAY, open_engine
+from runtime.progress import bar
+from runtime.settings import say_refused
 
 SAY_AGAIN_SECONDS: Final = 5.0
 """How often a line is written where there is no terminal to redraw one on."""
 
 Tell = Callable[[int, int | None, str], None]
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "")
 
 
 class Display:
@@ -38,15 +31,7 @@ class Display:
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._console = Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._bar = bar(self._console, drawn=self._console.is_terminal)
         self._task = self._bar.add_task("Starting", total=None)
         self._said = ("", 0.0)
 
@@ -88,8 +73,7 @@ def run_long_verb(
     try:
         settings = RepairSettings()
     except ValidationError as error:
-        for one in error.errors():
-            sys.stderr.write(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}\n")
+        say_refused(error)
         return 2
 
     async def run(tell: Tell) -> int:

@@ -22,7 +22,7 @@ from producer_admin.files import FileRecord
 from producer_admin.idempotency import Answered
 from producer_admin.metrics import SAGA_STEP_SECONDS, SAGAS, SAGAS_POSTPONED
 from producer_admin.saga_log import Abandoned
-from producer_admin.saga_steps import ANONYMOUS, Means, Work
+from producer_admin.saga_steps import Means, Work
 from runtime.engine import AWAY
 
 _UNDO_SECONDS: Final = 30.0
@@ -168,7 +168,7 @@ async def _begin(saga: Saga, means: Means, work: Work) -> Answered | None:
             file_id=work.file_id,
             step=saga.before[0].name,
             detail=work.detail,
-            actor=work.actor or ANONYMOUS,
+            actor=work.asker,
             owner=work.owner,
         )
     return None
@@ -192,7 +192,7 @@ async def _record(saga: Saga, means: Means, work: Work) -> Answered | None:
                 file_id=work.file_id,
                 step=saga.recording.name,
                 detail=work.detail,
-                actor=work.actor or ANONYMOUS,
+                actor=work.asker,
                 owner=work.owner,
                 revision=work.record.revision,
             )

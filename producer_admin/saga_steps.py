@@ -106,6 +106,11 @@ class Work:
     record: FileRecord | None = None
 
     @property
+    def asker(self) -> str:
+        """Who asks, for the logs."""
+        return self.actor or ANONYMOUS
+
+    @property
     def detail(self) -> str:
         """JSON that a resumed saga needs."""
         return json.dumps({"created": _ref_json(self.created), "doomed": _ref_json(self.doomed)})
@@ -218,7 +223,7 @@ async def record_content(connection: AsyncConnection, work: Work) -> FileRecord:
         work.file_id,
         work.created.element_id,
         {**work.change, **_stored_columns(work)},
-        work.actor or ANONYMOUS,
+        work.asker,
         work.expected,
     )
     work.doomed = before.object
@@ -227,7 +232,7 @@ async def record_content(connection: AsyncConnection, work: Work) -> FileRecord:
 
 async def record_update(connection: AsyncConnection, work: Work) -> FileRecord:
     """The next revision, if anything changes."""
-    return await files.change(connection, work.file_id, work.change, work.actor or ANONYMOUS, work.expected)
+    return await files.change(connection, work.file_id, work.change, work.asker, work.expected)
 
 
 async def record_move(connection: AsyncConnection, work: Work) -> FileRecord:
@@ -241,7 +246,7 @@ async def record_move(connection: AsyncConnection, work: Work) -> FileRecord:
         work.source.object,
         work.created.element_id,
         {"storage_path": work.name.path, "storage_filename": work.name.filename},
-        work.actor or ANONYMOUS,
+        work.asker,
         work.expected,
     )
     work.doomed = before.object
@@ -250,9 +255,7 @@ async def record_move(connection: AsyncConnection, work: Work) -> FileRecord:
 
 async def record_deletion(connection: AsyncConnection, work: Work) -> FileRecord:
     """The last revision; from here on the bytes are garbage."""
-    record = await files.delete(
-        connection, work.file_id, work.actor or ANONYMOUS, work.expected, only_expired=work.only_expired
-    )
+    record = await files.delete(connection, work.file_id, work.asker, work.expected, only_expired=work.only_expired)
     work.doomed = record.object
     return record
 

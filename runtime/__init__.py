@@ -8,5 +8,6 @@
 - `health`: what a process answers on its management port
 - `process`: start, signals, drain, exit
 - `retries`: how long to wait before trying again
+- `progress`: one bar for everything that counts
 - `logging`: structured logs, for a terminal or for a collector
 """

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from runtime.errors import StartError
 from runtime.health import Health, management_app
 from runtime.logging import configure_logging
-from runtime.settings import ProcessSettings
+from runtime.settings import ProcessSettings, say_refused
 
 Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """Runs until the event is set, then finishes what it has in hand and returns."""
@@ -115,8 +115,7 @@ def run_to_exit(name: str, settings_type: type[S], main: Callable[[S], Coroutine
     try:
         settings = settings_type()
     except ValidationError as error:
-        for one in error.errors():
-            sys.stderr.write(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}\n")
+        say_refused(error)
         sys.exit(2)
     configure_logging(name, settings.log_level, settings.log_format)
     try:

@@ -3,9 +3,10 @@
 A field's name in upper case is the variable's name. `.env.example` lists them all; a test compares.
 """
 
+import sys
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -26,3 +27,9 @@ class KafkaSettings(BaseSettings):
 
     kafka_bootstrap_servers: str = Field(description="host:port, several joined by commas.")
     file_events_topic: str = "artstore.file-events"
+
+
+def say_refused(error: ValidationError) -> None:
+    """Name each variable that is missing or refused on standard error, and why."""
+    for one in error.errors():
+        sys.stderr.write(f"{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}\n")

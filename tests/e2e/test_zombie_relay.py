@@ -30,6 +30,7 @@ from runtime.kafka import MAX_BATCH_BYTES
 from runtime.postgres import open_pool
 from schemas.events import FileEvent
 from tests.backends import Backend
+from tests.running import running
 from tests.samples import created, updated
 from tests.waiting import eventually, settles
 from tests.zombie_relay import ALL_PRODUCED, CLAIMED, FIRST_PRODUCED, Orders
@@ -112,13 +113,8 @@ class Scene:
         await self.pool.execute("UPDATE relay_shards SET lease_until = now() - interval '1 second'")
         opener = partial(ShardPublisher.open, self.backend.bootstrap_servers, self.topic)
         relay = Relay(self.pool, opener, Limits(rows=1000, payload_bytes=2**23), count=1)
-        stopping = asyncio.Event()
-        task = asyncio.create_task(relay.run(stopping))
-        try:
+        async with running(relay):
             yield
-        finally:
-            stopping.set()
-            await task
 
     async def all_sent(self) -> None:
         await settles(lambda: self.pool.fetchval("SELECT count(*) FROM outbox"), 0, 30)

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,11 +31,11 @@ from schemas.events import EventType
 from tests.backends import Backend
 from tests.conftest import execute
 from tests.integration.conftest import Topic, revisions
+from tests.running import run_verb, running
 from tests.waiting import eventually, settles
 
 EXAMPLE = Path("tests/examples/storage_element_2026_01.sql").read_text(encoding="utf-8")
 DOCUMENTS = read_mapping(Path("tests/examples/documents.toml").read_text(encoding="utf-8"))
-VERB_SECONDS = 90
 GOOD = [UUID(f"0a6b2f5e-3c1d-4e8f-9a70-00000000000{number}") for number in range(1, 9)]
 MANY = """
 CREATE TABLE file_metadata AS
@@ -345,20 +344,7 @@ def environment(admin_database: str) -> dict[str, str]:
 
 
 async def cli(arguments: Sequence[str], admin_database: str, **extra: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        env=environment(admin_database) | extra,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(VERB_SECONDS):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return await run_verb(arguments, ADMIN_DATABASE_URL=admin_database, **extra)
 
 
 async def test_a_run_that_is_killed_goes_on_behind_its_last_page(
@@ -516,22 +502,14 @@ async def test_a_source_that_goes_away_leaves_what_was_taken(many: str, admin_en
     assert totals.looked_at == 2_800
 
 
-@asynccontextmanager
-async def running_relay(pool: asyncpg.Pool, topic: Topic) -> AsyncIterator[None]:
-    relay = Relay(pool, partial(ShardPublisher.open, topic.bootstrap_servers, topic.name), Limits(500, 2**20))
-    stopping = asyncio.Event()
-    task = asyncio.create_task(relay.run(stopping))
-    try:
-        yield
-    finally:
-        stopping.set()
-        await task
+def relay_of(pool: asyncpg.Pool, topic: Topic) -> Relay:
+    return Relay(pool, partial(ShardPublisher.open, topic.bootstrap_servers, topic.name), Limits(500, 2**20))
 
 
 async def test_every_taken_file_is_on_the_topic_and_again_after_a_republish_with_a_raised_revision(
     example: str, admin_engine: AsyncEngine, admin_pool: asyncpg.Pool, events_topic: Topic
 ) -> None:
-    async with running_relay(admin_pool, events_topic):
+    async with running(relay_of(admin_pool, events_topic)):
         await run(example, admin_engine)
         await settles(lambda: admin_pool.fetchval("SELECT count(*) FROM outbox"), 0)
         assert revisions(await events_topic.records()) == {str(one): [1] for one in GOOD}

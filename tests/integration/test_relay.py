@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from runtime.topics import ensure_topic
 from schemas.codec import Decoder
 from schemas.topics import FILE_EVENTS, cards
 from tests.integration.conftest import Topic, outbox_row, revisions
+from tests.running import running
 from tests.samples import created, updated
 from tests.waiting import eventually, settles
 
@@ -36,17 +37,6 @@ LIMITS = Limits(rows=100, payload_bytes=2**20)
 
 def opener(topic: Topic) -> OpenPublisher:
     return partial(ShardPublisher.open, topic.bootstrap_servers, topic.name)
-
-
-@asynccontextmanager
-async def running(relay: Relay) -> AsyncIterator[Relay]:
-    stopping = asyncio.Event()
-    task = asyncio.create_task(relay.run(stopping))
-    try:
-        yield relay
-    finally:
-        stopping.set()
-        await task
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,8 @@ from producer_admin.republish import Options, Progress, republish, republish_fil
 from schemas.codec import Decoder
 from schemas.events import EventType, FileEvent
 from tests.integration.conftest import Topic, revisions
-from tests.integration.test_backfill import VERB_SECONDS, running_relay
+from tests.integration.test_backfill import relay_of
+from tests.running import run_verb, running
 from tests.samples import metadata
 from tests.waiting import eventually, settles
 
@@ -44,20 +44,8 @@ async def waiting(pool: asyncpg.Pool) -> list[FileEvent]:
 
 
 async def cli(admin_database: str, *options: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "producer_admin", "republish", *options),
-        env=os.environ | {"ADMIN_DATABASE_URL": admin_database},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(VERB_SECONDS):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    verb = (sys.executable, "-m", "producer_admin", "republish", *options)
+    return await run_verb(verb, ADMIN_DATABASE_URL=admin_database)
 
 
 async def test_a_file_is_announced_as_it_is_under_the_next_revision(
@@ -221,7 +209,7 @@ async def test_a_full_outbox_holds_a_republish(admin_engine: AsyncEngine, admin_
 async def test_on_the_topic_a_republish_is_behind_what_it_repairs(
     known: list[UUID], admin_engine: AsyncEngine, admin_pool: asyncpg.Pool, events_topic: Topic
 ) -> None:
-    async with running_relay(admin_pool, events_topic):
+    async with running(relay_of(admin_pool, events_topic)):
         for at_least in (0, 40):
             await republish_files(admin_engine, known, "tests", at_least)
             await settles(lambda: admin_pool.fetchval("SELECT count(*) FROM outbox"), 0)

@@ -1,9 +1,8 @@
 """One progress bar for everything that counts: how many, how fast, how long still."""
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-from cli.terminal import err
 
 
 class _RateColumn(ProgressColumn):
@@ -12,13 +11,14 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
-def bar() -> Progress:
-    """A bar on standard error."""
+def bar(console: Console, *, drawn: bool = True) -> Progress:
+    """A bar on `console`; one that is not `drawn` only counts."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
         TimeRemainingColumn(compact=True),
-        console=err,
+        console=console,
+        disable=not drawn,
     )

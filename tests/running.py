@@ -1,0 +1,39 @@
+"""Relays in this process and verbs in processes of their own, ended whatever happens."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from producer_admin.relay import Relay
+
+VERB_SECONDS = 90
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncIterator[Relay]:
+    stopping = asyncio.Event()
+    task = asyncio.create_task(relay.run(stopping))
+    try:
+        yield relay
+    finally:
+        stopping.set()
+        await task
+
+
+async def run_verb(arguments: Sequence[str], **environment: str) -> tuple[int, str, str]:
+    """Run a command with these variables besides our own: exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(VERB_SECONDS):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
