@@ -32,7 +32,8 @@ _AVRO_NAME: Final = {
     EventType.UPDATED: "FILE_UPDATED",
     EventType.DELETED: "FILE_DELETED",
 }
-_EVENT_TYPE: Final = {name: event_type for event_type, name in _AVRO_NAME.items()}
+EVENT_TYPES: Final = {name: event_type for event_type, name in _AVRO_NAME.items()}
+"""From the word in Avro to the word at the edges."""
 
 
 class CodecError(Exception):
@@ -102,17 +103,31 @@ class Decoder:
             UnknownSchemaError: the writer's schema has to be deployed or learned first.
             MalformedRecordError: the bytes are not a file event.
         """
+        record = self.read(value)
+        try:
+            return _from_avro(record)
+        except (ValueError, OverflowError) as error:
+            raise MalformedRecordError(f"not a file event: {type(error).__name__}: {error}") from error
+
+    def read(self, value: bytes) -> dict[str, Any]:
+        """Read one record's value as it is in Avro, by the newest schema: ids as text, times in microseconds.
+
+        Twice as fast as `decode`. Whether the values make sense together is left to the caller.
+
+        Raises:
+            UnknownSchemaError: the writer's schema has to be deployed or learned first.
+            MalformedRecordError: the bytes are not of that schema.
+        """
         writer, start = self._writer_schema(value)
         body = BytesIO(value)
         body.seek(start)
         try:
-            record = fastavro.schemaless_reader(body, writer, None if writer is self._reader else self._reader)
-            event = _from_avro(record)
+            record: Any = fastavro.schemaless_reader(body, writer, None if writer is self._reader else self._reader)
         except Exception as error:  # fastavro raises almost anything on foreign bytes
             raise MalformedRecordError(f"not a file event: {type(error).__name__}: {error}") from error
-        if body.read(1):
+        if body.tell() != len(value):
             raise MalformedRecordError("bytes are left over behind the event")
-        return event
+        return record  # type: ignore[no-any-return]  # the schema is a record's
 
     def _writer_schema(self, value: bytes) -> tuple[Any, int]:
         if value[:2] == SINGLE_OBJECT_MARKER and len(value) >= _FINGERPRINT_END:
@@ -203,7 +218,7 @@ def _from_avro(record: Any) -> FileEvent:
             metadata["retention_expires_at"] = _moment(expires)
     return FileEvent(
         event_id=UUID(record["event_id"]),
-        event_type=_EVENT_TYPE[record["event_type"]],
+        event_type=EVENT_TYPES[record["event_type"]],
         occurred_at=_moment(record["occurred_at"]),
         file_id=UUID(record["file_id"]),
         revision=record["revision"],
