@@ -1,56 +1,249 @@
-"""Text is made ready for the index in one place, for what is stored and for what is asked, so that both meet.
+"""Text becomes lexemes in one place, for what is stored and for what is asked, so that both meet.
 
-Postgres' own parser takes `name.com_1.mp4` for a host and `a/b.txt` for a path, each one token. So words are split
-here; Postgres then stems them with the configuration `russian`, which stems Latin words as English.
+`search_vector` makes the text of a tsvector, which Postgres only reads in; `asking` makes queries of the same lexemes.
+Cyrillic words are stemmed as Russian, Latin ones as English, words that hold digits not at all. Stop words are lexemes
+only in names of files and people: a file called "the" is found, and descriptions do not fill the index with them.
 """
 
 import hashlib
 import re
 import unicodedata
-from typing import Final
+from collections.abc import Callable, Sequence
+from itertools import chain, compress
+from operator import add
+from typing import Final, Generic, TypeVar
 
-_SEPARATORS: Final = re.compile(r"[\W_]+")
-_NOT_SYNTAX: Final = re.compile(r'[^\w"\-]+|_+')
-_INNER_HYPHEN: Final = re.compile(r"(?<=\w)-+|-+(?!\w)")
+import Stemmer
+
+from consumer_query.errors import QueryError
+from consumer_query.stop_words import STOP_WORDS
+
+ANALYZER: Final = 2
+"""Version of what is stored for a text. Raised with every change of it, a change of Snowball's stemmers included."""
+
+GAP: Final = 5
+"""Positions left free between two fields or tags, so that a phrase does not match across."""
+
+# Limits of PostgreSQL's tsvector.
+_MOST_BYTES: Final = 2**20 - 1
+_LAST_POSITION: Final = 2**14 - 1
+_MOST_POSITIONS: Final = 255
+
+_LONGEST_LEXEME: Final = 1000
+"""Bytes. Postgres allows 2,046; what is longer is found by its digest."""
+_FEW: Final = 1000
+"""Positions that have their text at hand. So many lexemes of the longest length are within Postgres' limits."""
+_LONG_TEXT: Final = 8000
+"""Characters of one file from which on it is checked for having too many words before any is stemmed."""
+_MOST_CACHED: Final = 50_000
+_LONGEST_CACHED: Final = 64
+
 # Where a name changes gear: fileName, HTMLPage, report2024, 2024год.
 _GEAR: Final = re.compile(
     r"(?<=[a-zа-я0-9])(?=[A-ZА-Я])|(?<=[A-ZА-Я])(?=[A-ZА-Я][a-zа-я])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])"
 )
-_LONGEST_TERM_BYTES: Final = 1000
-"""A lexeme of a tsvector is limited to 2,046 bytes; longer names are found by their digest."""
+# Most words; seen before the above, which is slower.
+_ONE_GEAR: Final = re.compile(r"\d+|[^\W\d_][a-zа-я]*").fullmatch
+# Without their own caches: words are cached here.
+_RUSSIAN: Final = Stemmer.Stemmer("russian", 0).stemWord
+_ENGLISH: Final = Stemmer.Stemmer("english", 0).stemWord
 
 
-def fold(text: str) -> str:
-    """One spelling for what people type as the same: compatibility forms (NFKC) and ё as е."""
-    return unicodedata.normalize("NFKC", text).replace("ё", "е").replace("Ё", "Е")
+class TooManyWordsError(QueryError, ValueError):
+    """A file's texts have more different words than a tsvector can hold: 1 MiB with their positions."""
 
 
-def words(text: str) -> str:
-    """The words of a free text, separated by blanks."""
-    return _SEPARATORS.sub(" ", fold(text)).strip()
+class _Letters(dict[int, str | None]):
+    """For str.translate: letters and digits stay, without the accents of Latin ones; the rest separates words."""
+
+    def __missing__(self, code: int) -> str | None:
+        self[code] = letter = _letter(chr(code))
+        return letter
 
 
-def name_words(name: str) -> str:
-    """The words of a file name: each whole, and the parts of those that camel case or digits join."""
-    whole = words(name).split()
-    parts = [part for word in whole for part in _GEAR.split(word) if part != word]
-    return " ".join(whole + parts)
+def _letter(character: str) -> str | None:
+    if character in "ёЁ":
+        return "е" if character == "ё" else "Е"
+    name = unicodedata.name(character, "")
+    if character.isalnum():
+        return unicodedata.normalize("NFD", character)[0] if name.startswith("LATIN ") else character
+    category = unicodedata.category(character)
+    # Stress and other accents that no letter has taken in, soft hyphens, joiners, emoji's selectors: nobody types them.
+    if unicodedata.combining(character) or category in {"Cf", "Me"} or name.startswith(("COMBINING", "VARIATION")):
+        return None
+    return character if category in {"Mn", "Mc"} else " "
+
+
+_LETTERS: Final = _Letters()
+
+
+def split(text: str) -> list[str]:
+    """The words of a text in their order, in one spelling for what people type as the same, their case kept."""
+    return unicodedata.normalize("NFKC", text).translate(_LETTERS).split()
+
+
+def lower_words(text: str) -> list[str]:
+    """The words of a text in lower case, each by itself: what a letter becomes can depend on its neighbours."""
+    return [word.lower() for word in split(text)]
+
+
+def lexeme(word: str) -> str:
+    """What a word in lower case is in the index, whether or not it is a stop word."""
+    if len(word) > _LONGEST_LEXEME // 4 and len(word.encode()) > _LONGEST_LEXEME:
+        return hashlib.sha256(word.encode()).hexdigest()
+    if not word.isalpha() or word in STOP_WORDS:
+        return word
+    stem: str = _ENGLISH(word) if word.isascii() else _RUSSIAN(word)
+    return stem
 
 
 def name_term(name: str) -> str:
-    """One term for the whole name as typed, whatever its case."""
-    term = "=" + fold(name).strip().lower()
-    if len(term.encode()) > _LONGEST_TERM_BYTES:
+    """One lexeme for the whole name as typed, whatever its case."""
+    term = "=" + unicodedata.normalize("NFKC", name).strip().lower().replace("ё", "е")
+    if len(term) > _LONGEST_LEXEME // 4 and len(term.encode()) > _LONGEST_LEXEME:
         return "=" + hashlib.sha256(term.encode()).hexdigest()
     return term
 
 
-def asked_words(query: str) -> str:
-    """A query in the syntax of websearch_to_tsquery: "phrases", OR and -word stay, other punctuation separates."""
-    return " ".join(_INNER_HYPHEN.sub(" ", _NOT_SYNTAX.sub(" ", fold(query))).split())
-
-
 def quoted_term(term: str) -> str:
-    """A term as the text form of a tsquery."""
+    """A lexeme in the text form of a tsvector or tsquery."""
     escaped = term.replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'"
+
+
+def search_vector(
+    original_filename: str,
+    tags: Sequence[str],
+    description: str | None,
+    created_by_username: str,
+    created_by_fullname: str | None,
+) -> str:
+    """What a file is found by, as the text of a tsvector.
+
+    Weight A has the words of the name and the parts of those that camel case or digits join, B the tags, C the
+    description, D the uploader; the whole name is one more lexeme, without a position. No text may hold NUL.
+
+    Raises:
+        TooManyWordsError: Postgres would refuse it.
+    """
+    text = description or ""
+    long = len(text) > _LONG_TEXT or len(original_filename) > _LONG_TEXT or len(tags) > _FEW
+    if long:
+        _refuse_too_many((original_filename, *tags, text))
+    fields = (
+        _name_lexemes(original_filename),
+        _tag_lexemes(tags),
+        _NAMES[f"{created_by_username} {created_by_fullname or ''}"][0],
+        _long_text_lexemes(text) if long else list(chain.from_iterable(map(_TEXTS.__getitem__, text.split()))),
+    )
+    name = name_term(original_filename)
+    if sum(map(len, fields)) + len(fields) * GAP > _FEW:
+        return _long_vector(name, fields)
+    found = [quoted_term(name)]
+    begin = 0
+    for lexemes, places in zip(fields, _PLACES, strict=True):
+        end = begin + len(lexemes)
+        found += compress(map(add, lexemes, places[begin:end]), lexemes)
+        begin = end + GAP
+    return " ".join(found)
+
+
+def _name_lexemes(name: str) -> list[str]:
+    lexemes: list[str] = []
+    parts: list[str] = []
+    for chunk in name.split():
+        whole, of_them = _NAMES[chunk]
+        lexemes += whole
+        parts += of_them
+    return [*lexemes, *_HOLES, *parts] if parts else lexemes
+
+
+def _tag_lexemes(tags: Sequence[str]) -> list[str]:
+    lexemes: list[str] = []
+    for tag in tags:
+        lexemes += _TEXTS[tag]
+        lexemes += _HOLES
+    return lexemes
+
+
+def _long_vector(name: str, fields: Sequence[Sequence[str]]) -> str:
+    """The same for texts of any length: each lexeme once, within Postgres' limits."""
+    found: dict[str, list[str]] = {}
+    size = len(name.encode())
+    position = 0
+    for lexemes, weight in zip(fields, _WEIGHTS, strict=True):
+        for one in lexemes:
+            position += 1
+            if not one:
+                continue
+            if (places := found.get(one)) is None:
+                found[one] = [f"{min(position, _LAST_POSITION)}{weight}"]
+                length = len(one.encode())
+                # Behind a lexeme, at an even address: how many positions, and the first, two bytes each.
+                size += length + length % 2 + 4
+            elif position <= _LAST_POSITION and len(places) < _MOST_POSITIONS:
+                places.append(f"{position}{weight}")
+                size += 2
+        position += GAP
+    if size > _MOST_BYTES:
+        raise TooManyWordsError(f"The words would take {size} bytes of at most {_MOST_BYTES} in the index.")
+    return " ".join([quoted_term(name), *(f"{one}:{','.join(places)}" for one, places in found.items())])
+
+
+def _refuse_too_many(texts: Sequence[str]) -> None:
+    """Count words before they are stemmed, which is quick. No stem is longer than its word."""
+    # Not lower_words: twice as slow, for the sake of letters that hardly any text has.
+    words = set(split(" ".join(texts).lower())) - STOP_WORDS
+    size = len("".join(words).encode()) + 4 * len(words)
+    if size > _MOST_BYTES:
+        raise TooManyWordsError(f"The words would take {size} bytes of at most {_MOST_BYTES} in the index.")
+
+
+def _long_text_lexemes(text: str) -> list[str]:
+    words = lower_words(text)
+    known = {word: _text_lexeme(word) for word in set(words)}
+    return [known[word] for word in words]
+
+
+def _text_lexemes(text: str) -> tuple[str, ...]:
+    return tuple(map(_text_lexeme, lower_words(text)))
+
+
+def _text_lexeme(word: str) -> str:
+    return "" if word in STOP_WORDS else lexeme(word)
+
+
+def _names_and_parts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    whole: list[str] = []
+    parts: list[str] = []
+    for word in split(text):
+        whole.append(lexeme(word.lower()))
+        if not _ONE_GEAR(word):
+            parts += [lexeme(part.lower()) for part in _GEAR.split(word) if part != word]
+    return tuple(whole), tuple(parts)
+
+
+_Made = TypeVar("_Made")
+
+
+class _Cache(dict[str, _Made], Generic[_Made]):
+    """Lexemes of the texts that come again and again; emptied when full."""
+
+    def __init__(self, make: Callable[[str], _Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, text: str) -> _Made:
+        made = self._make(text)
+        if len(text) <= _LONGEST_CACHED:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[text] = made
+        return made
+
+
+_HOLES: Final = ("",) * GAP
+_WEIGHTS: Final = "ABDC"
+_PLACES: Final = [[f":{position}{weight}" for position in range(1, _FEW + 1)] for weight in _WEIGHTS]
+_TEXTS: Final = _Cache(_text_lexemes)
+_NAMES: Final = _Cache(_names_and_parts)

@@ -15,17 +15,13 @@ from uuid import UUID
 
 import asyncpg
 
-from consumer_query import analysis
+from consumer_query.asking import ask, ask_name
 from consumer_query.errors import BadSearchError
 from runtime.errors import FieldError
 
-# A query of stop words alone ("the", "и") has no stems; then the words themselves are asked for.
 SEARCH: Final = """
-WITH words AS (
-    SELECT websearch_to_tsquery('russian', $1) AS stems, websearch_to_tsquery('simple', $1) AS plain,
-           $2::tsquery AS name
-), asked AS (
-    SELECT name, CASE WHEN numnode(stems) > 0 THEN stems ELSE plain END || name AS query FROM words
+WITH asked AS (
+    SELECT $1::tsquery AS query, $2::tsquery AS name
 ), hits AS MATERIALIZED (
     SELECT file_id, created_at, search @@ name AS named, ts_rank(search, query)::float8 AS rank
     FROM file_metadata_cache, asked WHERE search @@ query
@@ -42,14 +38,7 @@ SELECT cached.file_id, revision, storage_element_id, original_filename, storage_
 FROM page JOIN file_metadata_cache AS cached USING (file_id)
 ORDER BY named DESC, rank DESC, cached.created_at DESC, file_id
 """
-COUNT: Final = """
-WITH words AS (
-    SELECT websearch_to_tsquery('russian', $1) AS stems, websearch_to_tsquery('simple', $1) AS plain,
-           $2::tsquery AS name
-)
-SELECT count(*) FROM file_metadata_cache, words
-WHERE search @@ (CASE WHEN numnode(stems) > 0 THEN stems ELSE plain END || name)
-"""
+COUNT: Final = "SELECT count(*) FROM file_metadata_cache WHERE search @@ $1::tsquery"
 
 
 @dataclass(frozen=True)
@@ -103,12 +92,13 @@ async def search(pool: asyncpg.Pool, query: str, limit: int, cursor: Cursor | No
         limit: hits on the page, 1 or more
         cursor: where the page before ended
     """
-    asked = (analysis.asked_words(query), analysis.quoted_term(analysis.name_term(query)))
+    name = ask_name(query)
+    asked = f"{words} | {name}" if (words := ask(query)) else name
     after = (cursor.named, cursor.rank, cursor.created_at, cursor.file_id) if cursor else (None,) * 4
-    rows = await pool.fetch(SEARCH, *asked, *after, limit + 1)
+    rows = await pool.fetch(SEARCH, asked, name, *after, limit + 1)
     hits: list[dict[str, Any]] = [dict(row) for row in rows[:limit]]
     # The total stands on the hits; a page behind the last hit has none to stand on.
-    total = hits[0]["total"] if hits else await pool.fetchval(COUNT, *asked) if cursor else 0
+    total = hits[0]["total"] if hits else await pool.fetchval(COUNT, asked) if cursor else 0
     last = hits[-1] if len(rows) > limit else None
     following = Cursor(last["named"], last["rank"], last["created_at"], last["file_id"]) if last else None
     return Page(hits, total, following)

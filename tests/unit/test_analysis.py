@@ -1,25 +1,134 @@
 """Text for the index: what a person types meets what a file is called."""
 
+import time
+from hashlib import sha256
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer_query.analysis import asked_words, name_term, name_words, quoted_term, words
+from consumer_query import analysis
+from consumer_query.analysis import (
+    ANALYZER,
+    TooManyWordsError,
+    lexeme,
+    lower_words,
+    name_term,
+    quoted_term,
+    search_vector,
+    split,
+)
+
+LEXEMES = {
+    "договоры": "договор",
+    "договора": "договор",
+    "поставщиками": "поставщик",
+    "счет": "счет",
+    "иванова": "иванов",
+    "contracts": "contract",
+    "organization": "organiz",
+    "flies": "fli",
+    "the": "the",
+    "между": "между",
+    "mp4": "mp4",
+    "report2s": "report2s",
+    "2026": "2026",
+    "日本語": "日本語",
+    "ы" * 501: sha256(("ы" * 501).encode()).hexdigest(),
+}
+ROOTS = [
+    "договор",
+    "поставк",
+    "отчет",
+    "квартал",
+    "документ",
+    "архив",
+    "work",
+    "relat",
+    "organ",
+    "univers",
+    "communic",
+    "happ",
+]
+ENDINGS = [
+    "а",
+    "ами",
+    "ого",
+    "ыми",
+    "ение",
+    "остью",
+    "ировать",
+    "ившись",
+    "s",
+    "ing",
+    "ed",
+    "ational",
+    "ization",
+    "ally",
+    "ness",
+    "ment",
+    "y",
+    "ies",
+]
+DIGESTS = {2: "61a989f2fba4378e563c7437c601d3ef896c95d28fbd4a77e808fb0ae6d80955"}
+"""Of the lexemes of all roots with all endings, by the version of the analyzer."""
+VECTORS = {
+    ("ДоговорПоставки-2026.docx", (), None, "ann", None): (
+        "'=договорпоставки-2026.docx' договорпоставк:1A 2026:2A docx:3A договор:9A поставк:10A ann:21D"
+    ),
+    ("a the.txt", ("Срочно, важно", "and"), "The list of\nсчетов", "ivan", "Пётр Сидоров"): (
+        "'=a the.txt' a:1A the:2A txt:3A срочн:9B важн:10B ivan:27D петр:28D сидор:29D list:36C счет:38C"
+    ),
+    ("it's \\", (), "", "u", "Will And"): "'=it''s \\\\' it:1A s:2A u:13D will:14D and:15D",
+}
+
+
+def test_what_is_stored_changes_only_with_the_version_of_the_analyzer() -> None:
+    words = [root + ending for root, ending in product(ROOTS, ENDINGS)]
+    assert sha256(" ".join(map(lexeme, words)).encode()).hexdigest() == DIGESTS[ANALYZER]
+    assert {word: lexeme(word) for word in LEXEMES} == LEXEMES
+    assert {texts: search_vector(*texts) for texts in VECTORS} == VECTORS
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("text", "expected"),
     [
         ("report.pdf", "report pdf"),
-        ("name.com_1.mp4", "name com 1 mp4 mp 4"),
-        ("ДоговорПоставки-2026.docx", "ДоговорПоставки 2026 docx Договор Поставки"),
-        ("HTMLPage.html", "HTMLPage html HTML Page"),
-        ("Ёлка2024год.txt", "Елка2024год txt Елка 2024 год"),
+        ("name.com_1.mp4", "name com 1 mp4"),
+        ("ДоговорПоставки-2026.docx", "ДоговорПоставки 2026 docx"),
+        ("Ёлка, «ёж» и й", "Елка еж и й"),
+        ("Отче\u0308т и за\u0301мок", "Отчет и замок"),
+        ("Café ÀÉÎ Zoë\u0301 İstanbul", "Cafe AEI Zoe Istanbul"),
+        ("ﬁle №1 ½", "file No1 1 2"),
+        ("soft\u00adhyphen\u200d \ufeffmark", "softhyphen mark"),
+        ("हिन्दी", "हिनदी"),
+        ("❤\ufe0f 1\ufe0f\u20e3", "1"),
         ("...", ""),
     ],
 )
-def test_a_file_name_is_split_where_people_see_words(name: str, expected: str) -> None:
-    assert name_words(name) == expected
+def test_a_text_is_split_where_people_see_words_and_spelt_in_one_way(text: str, expected: str) -> None:
+    assert split(text) == expected.split()
+
+
+def test_what_a_letter_becomes_in_lower_case_does_not_depend_on_other_words() -> None:
+    assert lower_words("ℌ ΑΣ'Β ΑΣ İ") == ["h", "ας", "β", "ας", "i"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("HTMLPage.html", "html page"),
+        ("annualReports", "annual report"),
+        ("mp4", "mp 4"),
+        ("2024год", "2024 год"),
+        ("Report report REPORT 2024 日本語", ""),
+    ],
+)
+def test_what_camel_case_or_digits_join_is_found_by_its_parts_too(name: str, parts: str) -> None:
+    vector = search_vector(name, (), None, "", None).removeprefix(quoted_term(name_term(name)))
+    found = [place.split(":")[0] for place in vector.split()]
+    assert found[len(split(name)) :] == parts.split()
 
 
 def test_the_same_name_typed_in_another_way_is_the_same_term() -> None:
@@ -28,22 +137,7 @@ def test_the_same_name_typed_in_another_way_is_the_same_term() -> None:
 
 @given(st.text(max_size=255))
 def test_a_name_of_any_characters_makes_a_term_that_postgres_can_hold(name: str) -> None:
-    assert len(name_term(name).encode(errors="surrogatepass")) <= 1000
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("report_2024.pdf", "report 2024 pdf"),
-        ('"annual report" -draft OR договор', '"annual report" -draft OR договор'),
-        ("well-known", "well known"),
-        ("a -- b", "a b"),
-        ("отчёт", "отчет"),
-        ("***", ""),
-    ],
-)
-def test_a_query_keeps_its_syntax_and_loses_other_punctuation(query: str, expected: str) -> None:
-    assert asked_words(query) == expected
+    assert len(name_term(name).encode()) <= 1000
 
 
 def test_a_term_is_quoted_for_a_tsquery() -> None:
@@ -51,5 +145,40 @@ def test_a_term_is_quoted_for_a_tsquery() -> None:
 
 
 @given(st.text())
-def test_words_hold_no_punctuation(text: str) -> None:
-    assert not set(words(text)) & set("._-/\\'\"!?:;()[]{}<>@#$%^&*+=|~`,\t\n")
+def test_words_hold_nothing_that_separates_words_or_is_syntax(text: str) -> None:
+    assert not set("".join(split(text))) & set("._-/\\'\"!?:;()[]{}<>@#$%^&*+=|~`,\t\n \u2028")
+
+
+@given(st.text(min_size=1))
+def test_a_text_has_the_same_words_whole_or_by_what_stands_between_blanks(text: str) -> None:
+    assert split(text) == [word for chunk in text.split() for word in split(chunk)]
+
+
+@given(st.from_regex(r"[a-zа-я]{1,30}", fullmatch=True))
+def test_no_lexeme_is_longer_than_its_word_nor_empty(word: str) -> None:
+    assert 0 < len(lexeme(word).encode()) <= len(word.encode())
+
+
+def test_a_text_of_too_many_words_is_refused_in_no_time() -> None:
+    text = " ".join(f"word{number}" for number in range(130_000))
+    begun = time.process_time()
+    for _ in range(5):
+        with pytest.raises(TooManyWordsError):
+            search_vector("a.txt", (), text, "ann", None)
+    assert time.process_time() - begun < 5 * 0.2
+
+
+def test_a_text_of_the_same_words_may_be_long() -> None:
+    vector = search_vector("a.txt", (), "word " * 250_000, "ann", None)
+    assert vector.count("C") == 255
+
+
+def test_caches_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "_MOST_CACHED", 100)
+    analysis._TEXTS.clear()
+    analysis._NAMES.clear()
+    for number in range(1000):
+        search_vector(f"{number} {'x' * 1000}.txt", (f"tag {number}",), f"text{number}", f"user{number}", None)
+        assert len(analysis._TEXTS) <= 100
+        assert len(analysis._NAMES) <= 100
+    assert max(map(len, analysis._NAMES)) <= 64
