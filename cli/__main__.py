@@ -12,6 +12,7 @@ import typer
 from cli.bench import bench
 from cli.checks import test
 from cli.demo import demo
+from cli.dlq import dlq
 from cli.down import down
 from cli.ingest import ingest
 from cli.outbox import outbox
@@ -36,6 +37,7 @@ for verb in (up, down, status, demo, ingest, search):
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")
 app.add_typer(outbox, name="outbox")
+app.add_typer(dlq, name="dlq")
 app.add_typer(bench, name="bench")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")

@@ -16,26 +16,25 @@ def ensure(
         int | None, typer.Option(min=1, help="Copies of each partition. [default: 3, or all brokers if fewer]")
     ] = None,
 ) -> None:
-    """Make the topic unless it exists. Exit code 1 when the broker's topic differs from its card."""
+    """Make the topics that do not exist. Exit code 1 when one on the broker differs from its card."""
     from rich.console import Console
 
     from runtime.settings import KafkaSettings
-    from runtime.topics import ensure_topic
-    from schemas.topics import FILE_EVENTS, cards
+    from runtime.topics import ensure_topics
 
     settings = KafkaSettings()
-    result = asyncio.run(
-        ensure_topic(
-            settings.kafka_bootstrap_servers,
-            cards()[FILE_EVENTS],
-            name=settings.file_events_topic,
-            replication_factor=replication_factor,
+    found = asyncio.run(
+        ensure_topics(
+            settings.kafka_bootstrap_servers, settings.file_events_topic, replication_factor=replication_factor
         )
     )
     console = Console(highlight=False)
-    console.print(f"{result.name}: {'made' if result.created else 'exists'}")
-    for one in result.drift:
-        console.print(f"  [bold red]differs[/] {one.setting}: {one.found} on the broker, {one.expected} on the card")
-        console.print(f"          {one.why}")
-    if result.drift:
+    for topic in found:
+        console.print(f"{topic.name}: {'made' if topic.created else 'exists'}")
+        for one in topic.drift:
+            console.print(
+                f"  [bold red]differs[/] {one.setting}: {one.found} on the broker, {one.expected} on the card"
+            )
+            console.print(f"          {one.why}")
+    if any(topic.drift for topic in found):
         raise typer.Exit(1)

@@ -1,39 +1,68 @@
 """Where the Query API process is put together."""
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import asyncpg
 from fastapi import FastAPI
 
+from consumer_query.admin_client import AdminClient
 from consumer_query.api import files_router
+from consumer_query.dead_letter_log import DeadLetterLog
+from consumer_query.dead_letters_api import Desk, dead_letters_router
+from consumer_query.records import RecordReader
+from consumer_query.redrive import Redrive
+from consumer_query.resolutions import Resolutions
 from consumer_query.settings import QueryApiSettings
 from runtime.health import Health
-from runtime.http import answer_with_problems
+from runtime.http import BoundedBodies, answer_with_problems
 from runtime.postgres import AWAY, open_pool
 from runtime.process import http_server, run_process
+from schemas.topics import DEAD_LETTERS, RESOLUTIONS, topic_name
 
 
 async def run_api(settings: QueryApiSettings) -> None:
     """Run the search API until a signal."""
-    async with await open_pool(settings.query_database_url.get_secret_value(), "query-api", max_size=10) as pool:
+    url = settings.query_database_url.get_secret_value()
+    async with await open_pool(url, "query-api", max_size=10) as pool, dead_letters_desk(pool, settings) as desk:
         health = Health()
         health.require("database", partial(_answers, pool))
         await run_process(
             "query-api",
             health,
             (settings.management_host, settings.query_api_management_port),
-            http_server(query_app(pool), settings.query_api_host, settings.query_api_port),
+            http_server(query_app(pool, desk), settings.query_api_host, settings.query_api_port),
         )
 
 
-def query_app(pool: asyncpg.Pool) -> FastAPI:
-    """The REST application over a pool."""
+@asynccontextmanager
+async def dead_letters_desk(pool: asyncpg.Pool, settings: QueryApiSettings) -> AsyncIterator[Desk | None]:
+    """What the routes for dead letters work with; None where the settings do not say where Kafka is."""
+    servers, events = settings.kafka_bootstrap_servers, settings.file_events_topic
+    if servers is None:
+        yield None
+        return
+    async with AsyncExitStack() as opened:
+        resolutions = Resolutions(servers, topic_name(RESOLUTIONS, events))
+        opened.push_async_callback(resolutions.close)
+        admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+        if admin is not None:
+            opened.push_async_callback(admin.close)
+        log = DeadLetterLog(servers, topic_name(DEAD_LETTERS, events), resolutions)
+        yield Desk(log, Redrive(pool, log, RecordReader(settings.schema_registry_url), admin))
+
+
+def query_app(pool: asyncpg.Pool, desk: Desk | None = None) -> FastAPI:
+    """The REST application over a pool, and over the dead letters where there is a desk for them."""
     app = FastAPI(
         title="ArtStore Query",
         summary="Finds files by name, tags, description or uploader, in Russian and English.",
         version="1",
     )
     app.include_router(files_router(pool))
+    app.include_router(dead_letters_router(desk))
+    app.add_middleware(BoundedBodies)
     answer_with_problems(app, unavailable=(*AWAY, OSError))
     return app
 

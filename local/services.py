@@ -76,6 +76,7 @@ def environment(
         **inherited,
         "ADMIN_API_HOST": settings.admin_api_host,
         "ADMIN_API_PORT": str(settings.admin_api_port),
+        "ADMIN_API_URL": admin_url(settings),
         "ADMIN_API_MANAGEMENT_PORT": str(settings.admin_api_management_port),
         "ADMIN_RELAY_MANAGEMENT_PORT": str(settings.admin_relay_management_port),
         "QUERY_API_HOST": settings.query_api_host,

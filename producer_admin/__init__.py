@@ -13,7 +13,8 @@ In the order a change takes:
 - `scrub`: the files table compared with the storage elements
 - `backfill`: an older system's files taken over; `backfill_source`: its database, only read; `backfill_mapping`: its
   rows as files, or refused
-- `republish`: the state of files announced again, for repairs; `backpressure`: such verbs wait for the relay
+- `republish`: the state of files announced again, for repairs; `republish_api`: the same over REST;
+  `backpressure`: such verbs wait for the relay
 - `files`: the files table, revisions raised under the row's lock
 - `outbox`: the event, written in the transaction that wrote the file
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction

@@ -12,6 +12,7 @@ from producer_admin.api_models import Limits
 from producer_admin.elements import Elements
 from producer_admin.elements_api import elements_router
 from producer_admin.errors import AdminError
+from producer_admin.republish_api import republish_router
 from producer_admin.saga_recovery import recover_until, renew_until
 from producer_admin.saga_steps import Means
 from producer_admin.sagas_api import sagas_router
@@ -61,6 +62,7 @@ def admin_app(means: Means, engine: AsyncEngine, limits: Limits, public_url: str
     app.include_router(files_router(means, limits))
     app.include_router(sagas_router(means))
     app.include_router(elements_router(means.elements, engine, public_url))
+    app.include_router(republish_router(engine))
     app.add_middleware(BoundedBodies, streamed=streams)
     answer_with_problems(app, unavailable=AWAY, is_away=is_away)
     return app

@@ -5,7 +5,6 @@ paused and replaced cannot write once it wakes. A batch whose outcome is unknown
 """
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
@@ -15,13 +14,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from producer_admin.metrics import PUBLISH_FAILURES, PUBLISH_SECONDS, PUBLISHED
 from producer_admin.outbox import OutboxRow, Receipt
-from runtime.kafka import TRANSACTION_TIMEOUT_MS, transactional_producer
+from runtime.kafka import TRANSACTION_TIMEOUT_MS, abandon, transactional_producer
 from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType
 
 COMMIT_SECONDS: Final = 0.9 * TRANSACTION_TIMEOUT_MS / 1000
 """aiokafka waits for a commit without limit; past this the broker is about to abort the transaction anyway."""
 START_SECONDS: Final = 10.0
-CLOSE_SECONDS: Final = 2.0
 UNKNOWN_OFFSET: Final = -1
 
 
@@ -75,9 +73,7 @@ class ShardPublisher:
 
     async def close(self) -> None:
         """Let go at once. An open transaction is left to the next start, or to the broker's time-out."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await _abandon(self._producer)
+        await abandon(self._producer)
 
     async def _write(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
         receipts: list[Receipt] = []
@@ -113,18 +109,3 @@ class ShardPublisher:
                     events.append((row.outbox_id, place))
                 place += 1
         yield batch, events
-
-
-async def _abandon(producer: AIOKafkaProducer) -> None:
-    """End a producer with all that it still wants to send.
-
-    Its own stop() first waits, without limit, for batches that a broker that is away never takes; and a producer that
-    is let go of without an end would go on trying until the broker is back.
-    """
-    producer._closed = True  # noqa: SLF001 - what stop() begins with
-    await producer.client.close()
-    sender = producer._sender.sender_task  # noqa: SLF001 - see above
-    while sender is not None and not sender.done():
-        sender.cancel()  # again and again: the first only makes it wait for requests that are under way
-        await asyncio.wait([sender], timeout=0.05)
-    await producer.client.close()  # what those requests opened again

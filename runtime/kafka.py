@@ -1,5 +1,7 @@
 """Every Kafka client is made here, so that reads see only committed records and writes are never half-acknowledged."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -15,6 +17,12 @@ REQUEST_TIMEOUT_MS: Final = 5_000
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 """After this the broker aborts an abandoned transaction, which until then hides everything behind it."""
 
+ABANDON_SECONDS: Final = 2.0
+
+HEARTBEAT_MS: Final = 500
+FETCH_WAIT_MS: Final = 50
+FETCH_BYTES: Final = 256 * 1024
+"""Of one partition in one fetch, compressed: some thousand events."""
 
 MAX_BATCH_BYTES: Final = 512 * 1024
 """Records in one produce request, before compression. Well below a broker's `message.max.bytes` of 1 MiB."""
@@ -42,18 +50,59 @@ def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIO
 
 
 def idempotent_producer(bootstrap_servers: str, client_id: str, **options: Any) -> AIOKafkaProducer:
-    """The same without transactions, so without a fence: what the relay is measured against, and must not use."""
+    """The same without transactions, so without a fence: for what does no harm twice. Never for a relay."""
     return AIOKafkaProducer(
         bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **{**_PRODUCING, **options}
     )
 
 
-def group_consumer(bootstrap_servers: str, group: str, client_id: str, **options: Any) -> AIOKafkaConsumer:
-    """A member of a consumer group that commits nothing by itself and begins at the beginning."""
+async def abandon(producer: AIOKafkaProducer) -> None:
+    """End a producer at once, with all that it still wants to send; waits ABANDON_SECONDS at most.
+
+    Its own stop() first waits, without limit, for batches that a broker that is away never takes; and a producer that
+    is let go of without an end would go on trying until the broker is back.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ABANDON_SECONDS):
+            producer._closed = True  # noqa: SLF001 - what stop() begins with
+            await producer.client.close()
+            sender = producer._sender.sender_task  # noqa: SLF001 - see above
+            while sender is not None and not sender.done():
+                sender.cancel()  # again and again: the first only makes it wait for requests that are under way
+                await asyncio.wait([sender], timeout=0.05)
+            await producer.client.close()  # what those requests opened again
+
+
+def group_consumer(
+    bootstrap_servers: str,
+    group: str,
+    client_id: str,
+    *,
+    session_timeout_ms: int = 10_000,
+    instance_id: str | None = None,
+    **options: Any,
+) -> AIOKafkaConsumer:
+    """A member of a consumer group that commits nothing by itself and begins at the beginning.
+
+    Args:
+        bootstrap_servers: where the broker is
+        group: its name
+        client_id: shown by the broker
+        session_timeout_ms: silent for longer, it loses its partitions
+        instance_id: for static membership (KIP-345)
+        options: of the client
+    """
     return AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers,
         group_id=group,
         client_id=client_id,
+        group_instance_id=instance_id,
+        session_timeout_ms=session_timeout_ms,
+        # A member hears of a rebalance with its next heartbeat, and all others wait for it until then.
+        heartbeat_interval_ms=min(HEARTBEAT_MS, session_timeout_ms // 3),
+        # While a fetch waits for news of idle partitions, no other partition of that broker is fetched.
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+        max_partition_fetch_bytes=FETCH_BYTES,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from runtime.kafka import admin_client, partition_count
-from schemas.topics import TopicCard
+from schemas.topics import TopicCard, cards, topic_name
 
 MOST_REPLICAS: Final = 3
 """One may be down for repair and another fail, and every acknowledged record is still there."""
@@ -77,6 +77,20 @@ async def ensure_topic(
         created = await _create(admin, topic, card, replication_factor or min(MOST_REPLICAS, brokers))
         partitions = await _known_partitions(admin, topic)
         return EnsuredTopic(topic, created, drift(card, partitions, await _config(admin, topic)))
+
+
+async def ensure_topics(
+    bootstrap_servers: str, file_events: str, *, replication_factor: int | None = None
+) -> list[EnsuredTopic]:
+    """Make every topic that has a card, named after that of the file events. Raises as `ensure_topic` does."""
+    return await asyncio.gather(
+        *(
+            ensure_topic(
+                bootstrap_servers, card, name=topic_name(card.name, file_events), replication_factor=replication_factor
+            )
+            for card in cards().values()
+        )
+    )
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: str, card: TopicCard, replication_factor: int) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 FILE_EVENTS: Final = "artstore.file-events"
+DEAD_LETTERS: Final = "artstore.file-events.dlq"
+RESOLUTIONS: Final = "artstore.file-events.dlq-resolutions"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ def cards() -> Mapping[str, TopicCard]:
     """
     with (Path(__file__).parent / "topics.toml").open("rb") as file:
         return {name: _card(name, dict(fields)) for name, fields in tomllib.load(file).items()}
+
+
+def topic_name(card: str, file_events: str) -> str:
+    """A topic's name on a broker where that of the file events is `file_events`: the others are named after it."""
+    return file_events + card.removeprefix(FILE_EVENTS)
 
 
 def _card(name: str, fields: dict[str, object]) -> TopicCard:

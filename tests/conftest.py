@@ -12,8 +12,7 @@ from consumer_query.migrations import run_migrate as migrate_query
 from consumer_query.settings import QueryDatabaseSettings
 from producer_admin.migrations import run_migrate as migrate_admin
 from producer_admin.settings import AdminDatabaseSettings
-from runtime.topics import ensure_topic
-from schemas.topics import FILE_EVENTS, cards
+from runtime.topics import ensure_topics
 from tests.backends import Backend, containers, embedded
 
 
@@ -75,9 +74,10 @@ async def query_database(templates: Templates) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def topic(backend: Backend) -> str:
-    """A topic made from the card of file events, under a name of its own."""
-    made = await ensure_topic(backend.bootstrap_servers, cards()[FILE_EVENTS], name=f"test-{uuid4().hex[:12]}")
-    return made.name
+    """A topic made from the card of file events, under a name of its own, and those that are named after it."""
+    name = f"test-{uuid4().hex[:12]}"
+    await ensure_topics(backend.bootstrap_servers, name)
+    return name
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from runtime.kafka import group_lag
-from runtime.topics import ensure_topic
+from runtime.topics import ensure_topic, ensure_topics
 from schemas.topics import FILE_EVENTS, cards
 from tests.backends import Backend
 from tests.integration.conftest import Topic, group_name
@@ -19,6 +19,14 @@ async def test_a_topic_is_made_as_its_card_says_and_a_second_run_changes_nothing
     second = await ensure_topic(backend.bootstrap_servers, cards()[FILE_EVENTS], name=name)
     assert (first.created, first.drift) == (True, ())
     assert (second.created, second.drift) == (False, ())
+
+
+async def test_every_topic_that_has_a_card_is_made_and_takes_all_of_its_settings(backend: Backend) -> None:
+    name = f"test-{uuid4().hex[:12]}"
+    made = await ensure_topics(backend.bootstrap_servers, name)
+    again = await ensure_topics(backend.bootstrap_servers, name)
+    assert [one.name for one in made] == [name, f"{name}.dlq", f"{name}.dlq-resolutions"]
+    assert [(one.created, one.drift) for one in (*made, *again)] == [(True, ())] * 3 + [(False, ())] * 3
 
 
 async def test_a_topic_that_someone_made_otherwise_is_left_alone_and_its_drift_named(backend: Backend) -> None:
