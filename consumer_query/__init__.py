@@ -5,10 +5,12 @@ In the order a record takes:
 - `projector`: the consumer group's member; batches in, transactions out, offsets committed last
 - `positions`: where each partition is applied up to, and where a new assignment starts
 - `projection`: records folded to the newest state of each file; no I/O
-- `analysis`: text made ready for the index, the same for what is stored and what is asked
+- `analysis`: text made into lexemes, the same for what is stored and what is asked; `stop_words`: those left out
 - `read_model`: one statement that writes a batch through the revision fence
 - `generations`: the table behind the view, by number
-- `search`: the question; `api`: its REST routes
+- `dead_letters`: records that cannot be applied, put aside; `dead_letter_log`, `resolutions`: what is there, and what
+  became of it; `redrive`: tried again, or asked for anew (`admin_client`); `dead_letters_api`: for operators
+- `asking`: what people type made into a query of those lexemes; `search`: the question; `api`: its REST routes
 - `tables`, `migrations/`: the shape of database `artstore_query`, all but the generations
 - `metrics`, `settings`, `errors`; `api_process`, `projector_process`: each process wired; `__main__`: one verb each
 """

@@ -31,3 +31,32 @@ class PositionMovedError(QueryError):
     """Another projector has applied this partition meanwhile; what is in hand must be dropped."""
 
     retryable: ClassVar[bool] = True
+
+
+class DeadLetterNotFoundError(QueryError):
+    """Nothing that was read at that position was put aside."""
+
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "Dead letter not found"
+
+
+class RefusedRequestError(QueryError):
+    """The request cannot be taken; `errors` names the field."""
+
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "Request refused"
+
+
+class DeadLettersAwayError(QueryError):
+    """What dead letters need does not answer: nothing more was marked."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Dead letters not available"
+    retryable: ClassVar[bool] = True
+
+
+class DeadLettersNotSetUpError(QueryError):
+    """This process was not told where to find what the request needs; the message names the setting."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Not set up"

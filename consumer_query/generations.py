@@ -8,9 +8,10 @@ from typing import Final
 
 import asyncpg
 
+from consumer_query.analysis import ANALYZER
 from runtime.errors import StartError
 
-SHAPE: Final = 1
+SHAPE: Final = 2
 """Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
 
 TABLE: Final = """
@@ -49,8 +50,9 @@ FROM {table} WHERE NOT deleted
 """
 LOCK_FOR_FIRST: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
 LIVE: Final = "SELECT live FROM cache_generation FOR SHARE"
-LIVE_SHAPE: Final = "SELECT shape FROM cache_generation"
-FIRST: Final = "INSERT INTO cache_generation (live, shape) VALUES (1, $1)"
+LIVE_NUMBER: Final = "SELECT live FROM cache_generation"
+LIVE_SHAPE: Final = "SELECT shape, analyzer FROM cache_generation"
+FIRST: Final = "INSERT INTO cache_generation (live, shape, analyzer) VALUES (1, $1, $2)"
 
 
 class WrongShapeError(StartError):
@@ -66,24 +68,25 @@ async def ensure_first(connection: asyncpg.Connection) -> None:
     """Make generation 1 and the view, unless there is a live generation already. Safe to run twice at once."""
     async with connection.transaction():
         await connection.execute(LOCK_FOR_FIRST)
-        if await connection.fetchval(LIVE_SHAPE) is not None:
+        if await connection.fetchrow(LIVE_SHAPE) is not None:
             return
         table = table_name(1)
         for statement in (TABLE, SEARCH_INDEX, VIEW):
             await connection.execute(statement.format(table=table))
-        await connection.execute(FIRST, SHAPE)
+        await connection.execute(FIRST, SHAPE, ANALYZER)
 
 
 async def check_shape(pool: asyncpg.Pool) -> None:
-    """Refuse to write into a table of another shape.
+    """Refuse to write into a table of another shape, or of words that another analyzer made.
 
     Raises:
         WrongShapeError: rebuild, or run the program version that made it.
     """
-    shape = await pool.fetchval(LIVE_SHAPE)
-    if shape != SHAPE:
+    live = await pool.fetchrow(LIVE_SHAPE)
+    if live is None:
+        raise WrongShapeError("The query database has no cache yet: run the verb migrate first.")
+    if tuple(live) != (SHAPE, ANALYZER):
         raise WrongShapeError(
-            "The query database has no cache yet: run the verb migrate first."
-            if shape is None
-            else f"The live cache has shape {shape}, this program writes shape {SHAPE}. Rebuild the cache."
+            f"The live cache has shape {live['shape']} and analyzer {live['analyzer']}, this program writes "
+            f"{SHAPE} and {ANALYZER}. Make the query database anew and run the verb migrate: the topic fills it again."
         )

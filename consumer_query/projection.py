@@ -1,46 +1,67 @@
 """Of all records of a file, the one with the greatest revision is its state. Values in, values out; no I/O."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from uuid import UUID
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from schemas.events import FileEvent, FileMetadata
+Origin = TypeVar("Origin")
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """What a file is at a revision; `metadata` is None when it is deleted."""
+class FileState(NamedTuple):
+    """What a file is at a revision, as `records` has checked it."""
 
-    file_id: UUID
+    file_id: str
+    """Canonical text: RFC 9562, lower case with hyphens."""
     revision: int
-    storage_element_id: str | None
-    metadata: FileMetadata | None
+    columns: dict[str, Any]
+    """Of the cache, by name, times in microseconds since 1970; when the file is deleted only these three:
+    file_id, revision, deleted."""
+    event_type: str
+    """What happened, as it reads at the edges; `tombstone` for a null record."""
 
-    @classmethod
-    def of(cls, event: FileEvent) -> "FileState":
-        """The state that an event carries."""
-        return cls(event.file_id, event.revision, event.storage_element_id, event.metadata)
+    @property
+    def deleted(self) -> bool:
+        """Whether the file is gone."""
+        return bool(self.columns["deleted"])
 
-    @classmethod
-    def of_tombstone(cls, key: bytes | None, revision: bytes | None) -> "FileState":
-        """The state that a null record means.
 
-        Raises:
-            ValueError: the key is no file id, or there is no revision to fence it by.
+class Fold(Generic[Origin]):
+    """The newest state of each file in a batch; when that one is refused, the next newest takes its place."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, tuple[FileState, Origin]] = {}
+        self._rest: dict[str, list[tuple[FileState, Origin]]] = {}
+
+    def offer(self, state: FileState, origin: Origin) -> None:
+        """Take a state in, and where it came from."""
+        known = self._newest.get(state.file_id)
+        if known is None:
+            self._newest[state.file_id] = state, origin
+        elif state.revision > known[0].revision:
+            self._newest[state.file_id] = state, origin
+            self._rest.setdefault(state.file_id, []).append(known)
+        else:
+            self._rest.setdefault(state.file_id, []).append((state, origin))
+
+    def newest(self) -> list[FileState]:
+        """The newest state of each file, by file id.
+
+        The order is the same for every projector, so that two that write the same rows cannot deadlock.
         """
-        if key is None or revision is None:
-            raise ValueError("a tombstone needs a key and a revision header")
-        return cls(UUID(key.decode()), int(revision), None, None)
+        return [self._newest[file_id][0] for file_id in sorted(self._newest)]
 
+    def refuse(self, file_id: str) -> tuple[list[Origin], FileState | None]:
+        """Leave out the newest state of a file that was offered.
 
-def newest(states: Iterable[FileState]) -> list[FileState]:
-    """The newest state of each file, by file id.
-
-    The order is the same for every projector, so that two that write the same rows cannot deadlock.
-    """
-    by_file: dict[UUID, FileState] = {}
-    for state in states:
-        known = by_file.get(state.file_id)
-        if known is None or state.revision > known.revision:
-            by_file[state.file_id] = state
-    return [by_file[file_id] for file_id in sorted(by_file)]
+        Returns:
+            Where that revision came from, repeats included, and what is the file's newest state now, if any.
+        """
+        known, origin = self._newest.pop(file_id)
+        origins, older = [origin], []
+        for one in self._rest.pop(file_id, ()):
+            if one[0].revision == known.revision:
+                origins.append(one[1])
+            else:
+                older.append(one)
+        for one_state, one_origin in older:
+            self.offer(one_state, one_origin)
+        following = self._newest.get(file_id)
+        return origins, following and following[0]

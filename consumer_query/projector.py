@@ -1,237 +1,442 @@
-"""Offsets are committed only after the transaction that holds their rows, and never past a record that is not in them.
+"""Nothing is applied from a partition before it was seeked to its start for this assignment.
 
-    getmany  →  decode  →  fold  →  one transaction: rows and positions  →  commit the same positions
+The consumer group gives partitions; a feeder fetches them into buffers, lanes apply what is buffered, commits follow.
+All of aiokafka's records are taken over at once, because what lies unread in the client keeps it from fetching any
+other partition; a partition whose buffer is full is paused instead. The group's membership is kept through every
+outage of Postgres: polling goes on, with everything paused.
 
-Nothing is applied from a partition before it was seeked to its start for this assignment. A batch in hand at a
-rebalance is finished first; if the partition was taken all the same, the position's compare-and-set drops the batch.
-Whatever fails is tried again from the stored positions, with backoff: this loop skips nothing.
+When partitions are taken away, batches in hand are finished; if one takes too long it is dropped, and should its
+transaction commit all the same, the compare-and-set of its positions decides.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import asyncpg
 import structlog
-from aiokafka import (
-    AIOKafkaConsumer,
-    ConsumerRebalanceListener,
-    ConsumerRecord,
-    OffsetAndMetadata,
-    TopicPartition,
-)
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
 
-from consumer_query import positions, read_model
-from consumer_query.errors import PositionMovedError, UnreadableRecordError
-from consumer_query.metrics import APPLIED, FAILURES, PARTITIONS, RECEIVED, SYNC_SECONDS
-from consumer_query.positions import Move, start_of
-from consumer_query.projection import FileState, newest
-from runtime.health import Condition
+from consumer_query import buffers, positions
+from consumer_query.breaker import Breaker
+from consumer_query.buffers import Buffer, Record, Take
+from consumer_query.commits import Commits
+from consumer_query.dead_letters import DeadLetterWriter
+from consumer_query.errors import PositionMovedError
+from consumer_query.faults import Fault, fault_of
+from consumer_query.lanes import Held, Lane, SystemicFaultError
+from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
+from consumer_query.points import Point, Watch, unwatched
+from consumer_query.positions import Start, start_of
+from consumer_query.records import RecordReader
+from runtime.health import Condition, NotReadyError
+from runtime.postgres import Connection
 from runtime.retries import backoff, pause
-from schemas.codec import CodecError, Decoder, UnknownSchemaError
-from schemas.events import REVISION_HEADER
-from schemas.registry import fetch_schema
 
 POLL_MS: Final = 200
-"""How long a poll waits for records; also how soon a stop is noticed."""
+"""How long a poll waits for records at most."""
+POLL_RECORDS: Final = 500
+"""Taken over from the client at once, so that a lane with fresh records waits at most about 2 ms for its turn."""
+EXPRESS_RECORDS: Final = 500
+"""In one transaction of the express lane: about 20 ms."""
 IDLE_MOVE_SECONDS: Final = 1.0
 """How soon an idle partition's position follows over transaction markers, so that its lag reads 0."""
-COMMIT_SECONDS: Final = 5.0
-TOMBSTONE: Final = "tombstone"
+REVOKE_SECONDS: Final = 5.0
+"""How long batches in hand may take when their partitions are taken away."""
+LONGEST_BACKOFF_SECONDS: Final = 2.0
+"""So that all goes on soon after Postgres is back."""
+HOLD_SECONDS: Final = 5.0
+"""Between looks for a schema that was unknown, or whether a systemic fault has been mended."""
+PROBE_SECONDS: Final = 5.0
+"""Between questions to an idle broker, each with as much time for its answer."""
 
 _log = structlog.get_logger()
-Batch = Mapping[TopicPartition, Sequence[ConsumerRecord[bytes, bytes]]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is done at once."""
+
+    batch: int
+    """Records in one transaction at most."""
+    lanes: int
+    """Beside the express lane; each has a connection."""
+    bad_share: float
+    """Of the last records; more stops what is bad from going to the dead letters."""
 
 
 class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
-    """One member of the consumer group."""
+    """One member of the consumer group.
+
+    Args:
+        pool: at least `limits.lanes` + 3 connections
+        consumer: not started; ends with this
+        topic: of file events
+        group: the consumer's group
+        dead_letters: where refused records go
+        reader: decodes records
+        limits: see there
+        watch: called at each point
+    """
 
     def __init__(
         self,
         pool: asyncpg.Pool,
         consumer: AIOKafkaConsumer,
         topic: str,
-        batch_size: int,
-        registry_url: str | None = None,
+        group: str,
+        dead_letters: DeadLetterWriter,
+        reader: RecordReader,
+        limits: Limits,
+        watch: Watch = unwatched,
     ) -> None:
         self._pool = pool
         self._consumer = consumer
         self._topic = topic
-        self._batch_size = batch_size
-        self._registry_url = registry_url
-        self._decoder = Decoder()
-        self._unseeded: set[TopicPartition] = set()
-        self._applied: dict[TopicPartition, int] = {}
-        self._assigned = asyncio.Event()
-        # Held while a batch is applied and committed; a rebalance waits for it.
-        self._batch_in_hand = asyncio.Lock()
-        self._idle_moves_at = 0.0
-        self.condition = Condition("waiting for partitions")
+        self._group = group
+        self._dead_letters = dead_letters
+        self._reader = reader
+        self._limits = limits
+        self._watch = watch
+        self._breaker = Breaker(limits.bad_share)
+        self._commits = Commits(consumer, watch)
+        self._unseeked: dict[TopicPartition, int | None] = {}
+        """Partitions to seek, some to an offset where their log was found to begin anew."""
+        self._buffers: dict[TopicPartition, Buffer] = {}
+        self._changed = asyncio.Event()
+        """Set when lanes should look again: records came, a partition is free, a hold is over."""
+        self._stopping = asyncio.Event()
+        self._assignment: int | None = None
+        """Counts assignments; None while there is none."""
+        self._assignments = 0
+        self._follow_markers = False
+        self._in_hand: set[asyncio.Task[None]] = set()
+        self.broker = Condition("not connected yet")
+        self.database = Condition("not connected yet")
+
+    async def partitions(self) -> None:
+        """Raise NotReadyError while partitions are not seeked or held back, with the reasons."""
+        if self._assignment is None:
+            raise NotReadyError("waiting for partitions")
+        if self._unseeked:
+            raise NotReadyError(f"{len(self._unseeked)} partitions are not at their start yet")
+        held = [
+            f"partition {one.partition.partition} at offset {one.applied}: {one.held}"
+            for one in self._buffers.values()
+            if one.held
+        ]
+        if held:
+            raise NotReadyError("; ".join(held))
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Finish the batch in hand, then forget the assignment. Called by the consumer."""
-        async with self._batch_in_hand:
-            self._unseeded.clear()
-            self._applied.clear()
-            self._assigned.clear()
-            PARTITIONS.set(0)
+        """Finish the batches in hand, then forget the assignment. Called by the consumer."""
+        self._watch(Point.REVOKING)
+        self._assignment = None
+        self._unseeked.clear()
+        self._buffers = {}
+        await self._let_go()
+        await self._commits.flush()
+        self._commits.forget()
+        PARTITIONS.set(0)
+        self._watch(Point.REVOKED)
         _log.info("partitions revoked", partitions=sorted(one.partition for one in revoked))
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Take note of the assignment; the loop seeks. Called by the consumer, which would swallow an error here."""
-        self._unseeded = set(assigned)
-        self._assigned.set()
-        PARTITIONS.set(len(self._unseeded))
-        _log.info("partitions assigned", partitions=sorted(one.partition for one in self._unseeded))
+        """Take note of the assignment; the feeder seeks. Called by the consumer, which would swallow an error here."""
+        self._unseeked = dict.fromkeys(assigned)
+        self._buffers = {}
+        self._assignments += 1
+        self._assignment = self._assignments
+        PARTITIONS.set(len(self._unseeked))
+        _log.info("partitions assigned", partitions=sorted(one.partition for one in self._unseeked))
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Apply until `stopping`, then leave the group."""
+        """Apply until `stopping`, finish what is in hand, then leave the group."""
         self._consumer.subscribe([self._topic], listener=self)
+        if not await self._start(stopping):
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(work) for work in (self._feed(stopping), self._commits.run(), self._probe())
+                ]
+                lanes = [tasks.create_task(self._work(express=number == 0)) for number in range(self._limits.lanes + 1)]
+                await stopping.wait()
+                self._stopping.set()
+                self._changed.set()
+                await asyncio.wait(lanes, timeout=REVOKE_SECONDS)
+                for one in (*lanes, *background):
+                    one.cancel()
+            await self._commits.flush()
+        finally:
+            await self._consumer.stop()
+            await self._dead_letters.close()
+
+    async def _start(self, stopping: asyncio.Event) -> bool:
         waits = backoff()
         while not stopping.is_set():
             try:
                 await self._consumer.start()
-                break
             except KafkaError as error:
-                self.condition.unmet(f"broker: {error}")
+                self.broker.unmet(f"broker: {error}")
+                BROKER_UP.set(0)
                 _log.warning("broker away, trying again", error=str(error))
                 await pause(next(waits), stopping)
-        try:
-            while not stopping.is_set():
-                try:
-                    await self._seed()
-                    await self._step(stopping)
-                    waits = backoff()
-                except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped: try again
-                    await self._retry_later(error, next(waits), stopping)
-        finally:
-            await self._consumer.stop()
+            else:
+                return True
+        await self._consumer.stop()
+        return False
 
-    async def _seed(self) -> None:
+    async def _feed(self, stopping: asyncio.Event) -> None:
+        """Seek what is new, and fetch into buffers."""
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
+        seek_not_before = 0.0
+        idle_moved_at = 0.0
+        while True:
+            try:
+                if self._unseeked and _now() >= seek_not_before:
+                    try:
+                        await self._seek()
+                        waits = backoff(LONGEST_BACKOFF_SECONDS)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and told
+                        self._tell(error)
+                        seek_not_before = _now() + next(waits)
+                await self._fetch()
+                if _now() - idle_moved_at >= IDLE_MOVE_SECONDS:
+                    idle_moved_at = _now()
+                    self._follow_markers = True
+                self._changed.set()
+            except KafkaError as error:
+                self._tell(error)
+                await pause(next(waits), stopping)
+
+    async def _fetch(self) -> None:
+        """Take over what the client has, waiting a moment for it when there is nothing."""
+        unseeked = [one for one in self._unseeked if one in self._consumer.assignment()]
+        if unseeked:
+            self._consumer.pause(*unseeked)
+        assignment = self._assignment
+        fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+        if self._assignment != assignment:
+            return  # of an assignment that is gone; what is assigned now will be seeked
+        for partition, buffer in list(self._buffers.items()):
+            records: Sequence[Record] = fetched.get(partition, ())
+            if records and records[0].offset < buffer.fetched:
+                self._begin_anew(buffer, records[0].offset)
+            elif records or not buffer.records:
+                try:
+                    upto = await self._consumer.position(partition)
+                    buffer.add(records, upto, self._consumer.last_stable_offset(partition) or upto)
+                except IllegalStateError:
+                    return  # a rebalance has begun; this assignment is over
+        if fetched:
+            self._watch(Point.FETCHED)
+        self._pause_and_resume(fetched)
+
+    def _pause_and_resume(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Pause what is full, unless the client has more of it: that would be thrown away and fetched again.
+
+        Pausing again is needed too: a rebalance makes the client forget it.
+        """
+        all_buffers = list(self._buffers.values())
+        assigned, paused = self._consumer.assignment(), self._consumer.paused()
+        full = {one.partition for one in buffers.to_pause(all_buffers)} & assigned
+        if sum(map(len, fetched.values())) >= POLL_RECORDS:
+            full &= set(list(fetched)[:-1])
+        roomy = {one.partition for one in buffers.to_resume(all_buffers)} & assigned
+        if more := full - paused:
+            self._consumer.pause(*more)
+        if less := (roomy & paused) - set(self._unseeked):
+            self._consumer.resume(*less)
+        BUFFERED.set(sum(len(one.records) for one in all_buffers))
+
+    def _begin_anew(self, buffer: Buffer, first: int) -> None:
+        """The log is shorter than what was read of it, so the client went back to its beginning: apply all of it."""
+        _log.warning("the log began anew", partition=buffer.partition.partition, expected=buffer.fetched, first=first)
+        self._seek_again(buffer, first)
+
+    def _seek_again(self, buffer: Buffer, first: int | None = None) -> None:
+        if self._buffers.get(buffer.partition) is buffer:
+            del self._buffers[buffer.partition]
+            self._unseeked[buffer.partition] = first
+
+    async def _seek(self) -> None:
         """Seek every partition that is new in this assignment to its start."""
-        unseeded = sorted(self._unseeded)
-        if not unseeded:
-            return
+        assignment, wanted = self._assignment, dict(self._unseeked)
+        numbers = [one.partition for one in wanted]
         async with self._pool.acquire() as connection:
-            stored = await positions.stored(connection, self._topic, [one.partition for one in unseeded])
-            begins = await self._consumer.beginning_offsets(unseeded)
-            ends = await self._consumer.end_offsets(unseeded)
-            starts = {}
-            for one in unseeded:
+            stored = await positions.stored(connection, self._topic, numbers)
+            begins = await self._consumer.beginning_offsets(list(wanted))
+            ends = await self._consumer.end_offsets(list(wanted))
+            starts: dict[TopicPartition, int] = {}
+            for one, anew in wanted.items():
                 committed = await self._consumer.committed(one)
                 start = start_of(stored.get(one.partition), committed, begins[one], ends[one])
+                if anew is not None:
+                    start = Start(max(anew, begins[one]))
                 if start.warning:
                     _log.warning(start.warning, partition=one.partition)
                 starts[one] = start.position
-            async with self._batch_in_hand:
-                if not self._unseeded.issuperset(unseeded):
-                    return
-                await positions.take(connection, self._topic, {one.partition: at for one, at in starts.items()})
-                for one, position in starts.items():
-                    self._consumer.seek(one, position)
-                self._applied.update(starts)
-                self._unseeded.difference_update(unseeded)
-        self.condition.met()
-
-    async def _step(self, stopping: asyncio.Event) -> None:
-        """Read and apply one batch, or wait a moment for one."""
-        if not self._applied:
-            if self._assigned.is_set():
-                self.condition.met()  # more projectors than partitions: this one stands by
-            await pause(POLL_MS / 1000, stopping if self._assigned.is_set() else self._assigned)
+            if assignment != self._assignment:
+                return
+            await positions.take(connection, self._topic, {one.partition: at for one, at in starts.items()})
+        if assignment != self._assignment:
             return
-        batch = await self._consumer.getmany(*self._applied, timeout_ms=POLL_MS, max_records=self._batch_size)
-        async with self._batch_in_hand:
-            moves = await self._moves(batch)
-            if moves:
-                await self._apply(batch, moves)
-        self.condition.met()
+        for one, position in starts.items():
+            self._consumer.seek(one, position)
+            self._consumer.resume(one)
+            self._buffers[one] = Buffer(one, position, position, ends[one])
+            self._commits.owe(one, position)
+            del self._unseeked[one]
+        self._watch(Point.SEEKED)
 
-    async def _moves(self, batch: Batch) -> dict[TopicPartition, Move]:
-        """How far this batch takes each partition; idle ones follow over markers from time to time."""
-        now = asyncio.get_running_loop().time()
-        idle_too = now - self._idle_moves_at >= IDLE_MOVE_SECONDS
-        if idle_too:
-            self._idle_moves_at = now
-        moves = {}
-        for partition, expected in self._applied.items():
-            since = expected
-            if (records := batch.get(partition)) and records[0].offset < expected:
-                since = await self._begin_anew(partition, expected, records[0].offset)
-            if partition in batch or idle_too:
-                upto = await self._consumer.position(partition)
-                if upto > since:
-                    moves[partition] = Move(since, upto)
-        return moves
+    async def _work(self, *, express: bool) -> None:
+        """Be a lane: own a connection, take and apply until told to stop."""
+        lane = Lane(self._topic, self._group, self._reader, self._dead_letters, self._breaker, self._watch)
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
+        while not self._stopping.is_set():
+            try:
+                async with self._pool.acquire() as connection:
+                    await connection.execute("SELECT 1")
+                    self._say_database_is_there()
+                    while not self._stopping.is_set():
+                        await self._apply_next(lane, connection, express=express)
+                        waits = backoff(LONGEST_BACKOFF_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped: try again
+                self._tell(error)
+                await pause(next(waits), self._stopping)
 
-    async def _begin_anew(self, partition: TopicPartition, expected: int, first: int) -> int:
-        """The log is shorter than what was applied of it, so the client went back to its beginning: apply all of it."""
-        _log.warning("the log began anew", partition=partition.partition, expected=expected, first=first)
-        async with self._pool.acquire() as connection:
-            await positions.take(connection, self._topic, {partition.partition: first})
-        return first
-
-    async def _apply(self, batch: Batch, moves: Mapping[TopicPartition, Move]) -> None:
-        """Write a batch and its positions in one transaction, then commit the positions to the group."""
-        records = [record for partition in moves for record in batch.get(partition, ())]
-        states = [await self._state(record) for record in records]
-        with SYNC_SECONDS.time():
-            folded = newest(states)
-            async with self._pool.acquire() as connection, connection.transaction():
-                changed = await read_model.apply(connection, folded) if folded else 0
-                await positions.move(connection, self._topic, {one.partition: move for one, move in moves.items()})
-        APPLIED.inc(changed)
-        self._applied.update({one: move.upto for one, move in moves.items()})
-        await self._commit({one: OffsetAndMetadata(move.upto, "") for one, move in moves.items()})
-
-    async def _commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commit explicit offsets. A failure costs nothing: the rows' own positions decide where to start."""
-        try:
-            async with asyncio.timeout(COMMIT_SECONDS):
-                await self._consumer.commit(dict(offsets))
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("offsets not committed; the stored positions hold", error=f"{type(error).__name__}: {error}")
-
-    async def _state(self, record: ConsumerRecord[bytes, bytes]) -> FileState:
-        """What a record says of its file.
+    async def _apply_next(self, lane: Lane, connection: Connection, *, express: bool) -> None:
+        """Take a batch and apply it, or wait until there may be one.
 
         Raises:
-            UnreadableRecordError: it breaks the contract.
-            UnknownSchemaError: its schema has to be deployed or registered first.
-            RegistryError: the registry did not answer.
+            Exception: what the lane met, unless it was mended here.
         """
+        self._changed.clear()
+        takes = self._take(express=express)
+        if not takes:
+            await self._changed.wait()
+            return
+        # A task of its own, so that it can be dropped when its partitions are taken away.
+        applying = asyncio.create_task(self._apply(lane, connection, takes))
+        self._in_hand.add(applying)
         try:
-            if record.value is None:
-                RECEIVED.labels(TOMBSTONE).inc()
-                return FileState.of_tombstone(record.key, dict(record.headers).get(REVISION_HEADER))
-            try:
-                event = self._decoder.decode(record.value)
-            except UnknownSchemaError as unknown:
-                if not unknown.in_registry or self._registry_url is None:
-                    raise
-                self._decoder.learn(unknown.schema, await fetch_schema(self._registry_url, unknown.schema))
-                event = self._decoder.decode(record.value)
-        except UnknownSchemaError:
-            raise
-        except (CodecError, ValueError) as error:
-            place = f"{record.topic}[{record.partition}] at offset {record.offset}"
-            raise UnreadableRecordError(f"The record {place} is no file event: {error}") from error
-        RECEIVED.labels(event.event_type).inc()
-        return FileState.of(event)
+            await applying
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            _log.warning("batch in hand dropped: its partitions were taken away")
+            raise ConnectionError("the connection was in the middle of a dropped batch") from None
+        finally:
+            self._in_hand.discard(applying)
+            for one in takes:
+                one.buffer.in_hand = False
+            self._changed.set()
 
-    async def _retry_later(self, error: Exception, seconds: float, stopping: asyncio.Event) -> None:
-        """Go back to the stored positions and wait."""
+    def _take(self, *, express: bool) -> list[Take]:
+        all_buffers = self._buffers.values()
+        if express and self._follow_markers:
+            self._follow_markers = False
+            if idle := buffers.choose_idle(all_buffers, _now()):
+                return idle
+        most = EXPRESS_RECORDS if express else self._limits.batch
+        return buffers.choose(all_buffers, express=express, most=min(most, self._limits.batch), now=_now())
+
+    async def _apply(self, lane: Lane, connection: Connection, takes: list[Take]) -> None:
+        try:
+            batch = await lane.apply(connection, takes)
+        except PositionMovedError as error:
+            self._count(error)
+            _log.warning("position moved by another projector; seeking again", error=str(error))
+            for take in takes:
+                self._seek_again(take.buffer)
+        except SystemicFaultError as error:
+            self._count(error)
+            _log.error("systemic fault: nothing bad is put aside until it is mended", error=str(error))
+            self._hold(takes, f"systemic fault: {error}")
+        except Exception as error:
+            if fault_of(error) is Fault.UNKNOWN:
+                for take in takes:
+                    take.buffer.alone = True
+                self._hold(takes, f"{type(error).__name__}: {error}", 0.0 if len(takes) > 1 else HOLD_SECONDS)
+            raise
+        else:
+            self._accept(batch.takes, batch.held)
+            self._say_database_is_there()
+
+    def _accept(self, takes: Sequence[Take], held: Sequence[Held]) -> None:
+        """What was taken is applied."""
+        for take in takes:
+            take.buffer.drop(len(take.records), take.upto)
+            take.buffer.release()
+            if self._buffers.get(take.buffer.partition) is take.buffer:
+                self._commits.owe(take.buffer.partition, take.upto)
+        for one in held:
+            self._count(one.error)
+            _log.warning(
+                "partition held until its schema is known",
+                partition=one.take.buffer.partition.partition,
+                offset=one.take.upto,
+                error=str(one.error),
+            )
+            self._hold([one.take], str(one.error))
+        HELD.set(sum(bool(one.held) for one in self._buffers.values()))
+
+    def _hold(self, takes: Iterable[Take], reason: str, seconds: float = HOLD_SECONDS) -> None:
+        for take in takes:
+            take.buffer.hold(reason, _now() + seconds)
+        HELD.set(sum(bool(one.held) for one in self._buffers.values()))
+
+    def _tell(self, error: Exception) -> None:
+        """Say what goes wrong, in log, metric and health."""
         reason = f"{type(error).__name__}: {error}"
+        self._count(error)
+        if isinstance(error, KafkaError):
+            self.broker.unmet(reason)
+            BROKER_UP.set(0)
+        else:
+            self.database.unmet(reason)
+            DATABASE_UP.set(0)
+        _log.warning("not applied, trying again", error=reason)
+
+    def _say_database_is_there(self) -> None:
+        self.database.met()
+        DATABASE_UP.set(1)
+
+    def _count(self, error: Exception) -> None:
         FAILURES.labels(type(error).__name__).inc()
-        self.condition.unmet(reason)
-        _log.warning("batch not applied, trying again", error=reason)
-        async with self._batch_in_hand:
-            if isinstance(error, PositionMovedError):
-                self._unseeded.update(self._applied)
-                self._applied.clear()
-            assigned: Any = self._consumer.assignment()
-            for partition, position in self._applied.items():
-                if partition in assigned:
-                    self._consumer.seek(partition, position)
-        await pause(seconds, stopping)
+
+    async def _let_go(self) -> None:
+        """Wait for the batches in hand, and drop those that take too long."""
+        if self._in_hand:
+            _, late = await asyncio.wait(set(self._in_hand), timeout=REVOKE_SECONDS)
+            for one in late:
+                one.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+
+    async def _probe(self) -> None:
+        """Ask the broker for the log's ends from time to time: an idle fetch would not notice that it hangs."""
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_SECONDS):
+                    assigned = list(self._buffers)
+                    ends = await self._consumer.end_offsets(assigned) if assigned else {}
+                    if not assigned:
+                        await self._consumer.topics()
+                for partition, end in ends.items():
+                    if buffer := self._buffers.get(partition):
+                        buffer.end = max(buffer.end, end)
+                self.broker.met()
+                BROKER_UP.set(1)
+            except (KafkaError, TimeoutError) as error:
+                self.broker.unmet(f"{type(error).__name__}: {error}")
+                BROKER_UP.set(0)
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,36 +1,69 @@
 """Where the projector process is put together."""
 
 import socket
+from functools import partial
+
+import asyncpg
 
 from consumer_query import generations
-from consumer_query.projector import Projector
+from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.points import Watch, unwatched
+from consumer_query.projector import Limits, Projector
+from consumer_query.records import RecordReader
 from consumer_query.settings import ProjectorSettings
 from runtime.health import Health
 from runtime.kafka import group_consumer
 from runtime.postgres import open_pool
-from runtime.process import run_process
+from runtime.process import collect_seldom, run_process
+from schemas.topics import DEAD_LETTERS, topic_name
 
 
-async def run_projector(settings: ProjectorSettings) -> None:
-    """Run the projector, topic to rows, until a signal."""
+async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -> None:
+    """Run the projector, topic to rows, until a signal.
+
+    Args:
+        settings: see there
+        watch: called at each point; tests end the process there
+    """
     url = settings.query_database_url.get_secret_value()
-    async with await open_pool(url, "query-projector", max_size=2) as pool:
+    # A connection for each lane and the express lane, one to seek with, one for health.
+    async with await open_pool(url, "query-projector", max_size=settings.cache_sync_lanes + 3) as pool:
         await generations.check_shape(pool)
         health = Health()
         tasks = []
         if settings.event_subscribe_enabled:
-            consumer = group_consumer(
-                settings.kafka_bootstrap_servers, settings.kafka_consumer_group, f"projector-{socket.gethostname()}"
-            )
-            projector = Projector(
-                pool,
-                consumer,
-                settings.file_events_topic,
-                settings.cache_sync_batch_size,
-                settings.schema_registry_url,
-            )
-            health.require("projector", projector.condition.check)
+            projector = open_projector(settings, pool, watch)
+            health.require("broker", projector.broker.check)
+            health.require("database", projector.database.check)
+            health.require("partitions", projector.partitions)
             tasks.append(projector.run)
+            collect_seldom()
+        health.require("postgres", partial(_answers, pool))
         await run_process(
             "query-projector", health, (settings.management_host, settings.query_projector_management_port), *tasks
         )
+
+
+def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, watch: Watch) -> Projector:
+    """A projector that is ready to run."""
+    consumer = group_consumer(
+        settings.kafka_bootstrap_servers,
+        settings.kafka_consumer_group,
+        f"projector-{socket.gethostname()}",
+        session_timeout_ms=settings.kafka_session_timeout_ms,
+        instance_id=settings.kafka_group_instance_id,
+    )
+    return Projector(
+        pool,
+        consumer,
+        settings.file_events_topic,
+        settings.kafka_consumer_group,
+        TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)),
+        RecordReader(settings.schema_registry_url),
+        Limits(settings.cache_sync_batch_size, settings.cache_sync_lanes, settings.dead_letter_max_share),
+        watch,
+    )
+
+
+async def _answers(pool: asyncpg.Pool) -> None:
+    await pool.fetchval("SELECT 1")

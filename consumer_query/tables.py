@@ -27,6 +27,12 @@ CACHE_GENERATION = Table(
         nullable=False,
         comment="Shape version of that table; a new shape is a new generation.",
     ),
+    Column(
+        "analyzer",
+        Integer,
+        nullable=False,
+        comment="Version of the analysis that made its words; searches have to ask by the same.",
+    ),
     Column("since", _MOMENT, nullable=False, server_default=text("now()")),
     comment="One row. Every batch locks it FOR SHARE, a swap FOR UPDATE.",
 )

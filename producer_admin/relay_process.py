@@ -1,6 +1,5 @@
 """Where the relay process is put together."""
 
-import gc
 from functools import partial
 from typing import Final
 
@@ -12,7 +11,7 @@ from producer_admin.relay import Relay
 from producer_admin.settings import RelaySettings
 from runtime.health import Health
 from runtime.postgres import open_pool
-from runtime.process import Task, run_process
+from runtime.process import Task, collect_seldom, run_process
 
 PLANNER: Final = {
     # A plan made while the outbox was empty would read and sort a whole backlog for each transaction. With these,
@@ -24,12 +23,6 @@ PLANNER: Final = {
 }
 _OTHER_CONNECTIONS: Final = 4
 """Claims, the audit log's partitions, the backlog, and one for whatever asks whether a shard is still held."""
-
-
-def collect_seldom() -> None:
-    """Look for cyclic garbage seldom: rows in hand make none, and looking took a fifth of the relay's time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 async def run_relay(settings: RelaySettings) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -16,15 +16,18 @@ from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 
 from consumer_query import positions as stored_positions
 from consumer_query import read_model
+from consumer_query.dead_letters import DeadLetter, TopicDeadLetters, from_record
 from consumer_query.errors import PositionMovedError
 from consumer_query.positions import Move
-from consumer_query.projection import FileState
-from consumer_query.projector import Projector
+from consumer_query.projector import Limits, Projector
+from consumer_query.read_model import Row
+from consumer_query.records import Reason, RecordReader
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
-from runtime.kafka import group_consumer, group_lag, transactional_producer
+from runtime.kafka import group_consumer, group_lag, plain_consumer, transactional_producer
 from schemas.codec import encode
 from schemas.events import FileEvent
+from schemas.topics import DEAD_LETTERS, topic_name
 from tests.integration.conftest import Topic, group_name
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
@@ -41,8 +44,16 @@ def group() -> str:
 def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
     @asynccontextmanager
     async def run(registry_url: str | None = None, batch_size: int = 100) -> AsyncIterator[Projector]:
-        consumer = group_consumer(events_topic.bootstrap_servers, group, f"projector-{uuid4().hex[:8]}")
-        projector = Projector(query_pool, consumer, events_topic.name, batch_size, registry_url)
+        servers = events_topic.bootstrap_servers
+        projector = Projector(
+            query_pool,
+            group_consumer(servers, group, f"projector-{uuid4().hex[:8]}"),
+            events_topic.name,
+            group,
+            TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name)),
+            RecordReader(registry_url),
+            Limits(batch=batch_size, lanes=2, bad_share=0.5),
+        )
         stopping = asyncio.Event()
         task = asyncio.create_task(projector.run(stopping))
         try:
@@ -52,6 +63,10 @@ def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str)
             await task
 
     return run
+
+
+def row_of(event: FileEvent) -> Row:
+    return read_model.row_of(RecordReader(None).state_of(str(event.file_id).encode(), encode(event), {}))
 
 
 def cached(pool: asyncpg.Pool) -> Callable[[], Any]:
@@ -275,7 +290,7 @@ async def test_a_projector_that_lost_a_partition_moves_neither_its_position_nor_
 ) -> None:
     async def apply(event: FileEvent, since: int, upto: int) -> None:
         async with query_pool.acquire() as connection, connection.transaction():
-            await read_model.apply(connection, [FileState.of(event)])
+            await read_model.apply(connection, [row_of(event)])
             await stored_positions.move(connection, events_topic.name, {3: Move(since, upto)})
 
     mine, late = created(), created()
@@ -303,36 +318,154 @@ async def test_a_position_that_another_projector_moved_is_taken_up_again_and_not
 @pytest.mark.parametrize(
     ("value", "headers", "reason"),
     [
-        (b"rubbish", [], "no file event"),
-        (None, [], "no file event"),
-        (encode(created())[:2] + b"\x00" * 8 + encode(created())[10:], [], "fingerprint"),
-        (b"\x00\x00\x00\x00\x07" + encode(created())[10:], [], "schema id 7"),
+        (b"rubbish", [], Reason.UNDECODABLE),
+        (None, [], Reason.BREAKS_CONTRACT),
+        (encode(created()), [("revision", b"1")], Reason.BREAKS_CONTRACT),
+        (None, [("revision", b"0")], Reason.BREAKS_CONTRACT),
     ],
-    ids=["rubbish", "a tombstone without revision", "an unknown fingerprint", "an unknown registry schema"],
+    ids=["rubbish", "a tombstone without revision", "another file's event", "a revision below 1"],
 )
-async def test_a_record_that_cannot_be_read_is_not_passed_over_and_says_so(
+async def test_a_bad_record_is_put_aside_whole_and_does_not_hold_up_the_others(
     query_pool: asyncpg.Pool,
     events_topic: Topic,
     running_projector: Running,
     value: bytes | None,
     headers: list[tuple[str, bytes]],
-    reason: str,
+    reason: Reason,
 ) -> None:
     first = created()
-    async with running_projector() as projector:
+    async with running_projector():
         await events_topic.announce(first)
-        await settles(cached(query_pool), {first.file_id: 1})
         await produce(events_topic, first.file_id, value, headers)
-        await eventually(lambda: complains(projector, reason))
-        stood = await positions(query_pool)()
         await events_topic.announce(updated(first.file_id, 2))
+        await settles(cached(query_pool), {first.file_id: 2})
+    [letter] = await dead_letters(events_topic)
+    assert (letter.key, letter.value, list(letter.headers)) == (str(first.file_id).encode(), value, headers)
+    assert letter.reason == reason
+    assert (letter.topic, letter.partition) == (events_topic.name, shard_of(first.file_id))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"description": "a\x00b"}, Reason.UNSTORABLE_TEXT),
+        ({"tags": ("fine", "\x00")}, Reason.UNSTORABLE_TEXT),
+        ({"description": " ".join(f"word{number:x}" for number in range(120_000))}, Reason.TOO_MANY_WORDS),
+        ({"file_size": -1}, Reason.OUT_OF_RANGE),
+    ],
+    ids=["NUL", "NUL in a tag", "more words than Postgres indexes", "a negative size"],
+)
+async def test_a_refused_revision_leaves_the_one_before_it_in_the_rows_though_both_were_in_one_batch(
+    query_pool: asyncpg.Pool,
+    events_topic: Topic,
+    running_projector: Running,
+    changes: dict[str, Any],
+    reason: Reason,
+) -> None:
+    first, others = created(), [created() for _ in range(5)]
+    await events_topic.announce(first, updated(first.file_id, 2), updated(first.file_id, 3, **changes), *others)
+    async with running_projector():
+        await settles(cached(query_pool), {first.file_id: 2} | {one.file_id: 1 for one in others})
+    [letter] = await dead_letters(events_topic)
+    assert letter.reason == reason
+
+
+async def test_what_only_postgres_refuses_is_found_by_halving_and_all_else_is_applied(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    """A rule of the database that is no rule of the contract."""
+    await query_pool.execute(
+        "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF new.description = 'odd' THEN RAISE 'odd' USING errcode = '22023'; END IF; RETURN new; END $$"
+    )
+    await query_pool.execute(
+        "CREATE TRIGGER odd BEFORE INSERT OR UPDATE ON file_metadata_cache_g1 FOR EACH ROW EXECUTE FUNCTION odd()"
+    )
+    good, odd = [created() for _ in range(20)], [created(description="odd") for _ in range(3)]
+    older = [created(one.file_id, description="even") for one in odd[:2]]
+    odd = [updated(one.file_id, 2, description="odd") for one in odd]
+    await events_topic.announce(*good[:10], *older, *odd, *good[10:])
+    async with running_projector():
+        await settles(cached(query_pool), {one.file_id: 1 for one in [*good, *older]})
+    letters = await dead_letters(events_topic)
+    assert {letter.key for letter in letters} == {str(one.file_id).encode() for one in odd}
+    assert {letter.reason for letter in letters} == {Reason.REFUSED_BY_DATABASE}
+    assert len(letters) == 3
+
+
+async def dead_letters(topic: Topic) -> list[DeadLetter]:
+    """All dead letters, repeats included."""
+    async with plain_consumer(topic.bootstrap_servers) as consumer:
+        partition = TopicPartition(topic_name(DEAD_LETTERS, topic.name), 0)
+        consumer.assign([partition])
+        end = (await consumer.end_offsets([partition]))[partition]
+        found: list[DeadLetter] = []
+        while await consumer.position(partition) < end:
+            for batch in (await consumer.getmany(timeout_ms=100)).values():
+                found += map(from_record, batch)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("framing", "reason"),
+    [
+        (encode(created())[:2] + b"\x00" * 8, "fingerprint"),
+        (b"\x00\x00\x00\x00\x07", "schema id 7"),
+    ],
+    ids=["an unknown fingerprint", "an unknown registry schema"],
+)
+async def test_a_record_of_an_unknown_schema_holds_its_partition_alone_and_says_so(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running, framing: bytes, reason: str
+) -> None:
+    held = created()
+    other = next(one for one in (created() for _ in range(100)) if shard_of(one.file_id) != shard_of(held.file_id))
+    async with running_projector() as projector:
+        await events_topic.announce(held)
+        await produce(events_topic, held.file_id, framing + encode(updated(held.file_id, 2))[10:], [])
+        await events_topic.announce(updated(held.file_id, 3))
         await eventually(lambda: complains(projector, reason))
-        assert (await positions(query_pool)())[shard_of(first.file_id)] == stood[shard_of(first.file_id)]
+        await events_topic.announce(other)
+        await settles(cached(query_pool), {held.file_id: 1, other.file_id: 1})
+        assert await complains(projector, f"partition {shard_of(held.file_id)} at offset")
+    assert await dead_letters(events_topic) == []
+
+
+async def test_a_held_partition_goes_on_by_itself_when_the_registry_has_the_schema(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    event = created()
+    with Registry(8, Path("schemas/avro/file_event.v1.avsc").read_text()) as known:
+        async with running_projector(registry_url=known.url) as projector:
+            await produce(events_topic, event.file_id, b"\x00\x00\x00\x00\x07" + encode(event)[10:], [])
+            await eventually(lambda: complains(projector, "schema 7"))
+            known.schema_id = 7
+            await settles(cached(query_pool), {event.file_id: 1})
+            await eventually(lambda: works(projector))
+
+
+async def works(projector: Projector) -> bool:
+    return not await complains(projector, "")
+
+
+async def test_when_nearly_all_records_are_bad_it_stops_and_says_so_instead_of_emptying_the_topic(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    file_id = uuid4()
+    async with AIOKafkaProducer(bootstrap_servers=events_topic.bootstrap_servers) as producer:
+        for _ in range(1_500):
+            await producer.send(events_topic.name, b"rubbish", str(file_id).encode(), partition=shard_of(file_id))
+    async with running_projector() as projector:
+        await eventually(lambda: complains(projector, "systemic"))
+        other = next(one for one in (created() for _ in range(100)) if shard_of(one.file_id) != shard_of(file_id))
+        await events_topic.announce(other)
+        await settles(cached(query_pool), {other.file_id: 1})
+    assert len(await dead_letters(events_topic)) < 1_000
 
 
 async def complains(projector: Projector, reason: str) -> bool:
     try:
-        await projector.condition.check()
+        await projector.partitions()
+        await projector.database.check()
     except NotReadyError as error:
         return reason in str(error)
     return False
@@ -342,19 +475,22 @@ async def test_a_record_in_confluent_framing_is_read_with_the_schema_of_the_regi
     query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
 ) -> None:
     event = created()
-    with registry(7, Path("schemas/avro/file_event.v1.avsc").read_text()) as url:
-        async with running_projector(registry_url=url):
+    with Registry(7, Path("schemas/avro/file_event.v1.avsc").read_text()) as known:
+        async with running_projector(registry_url=known.url):
             await produce(events_topic, event.file_id, b"\x00\x00\x00\x00\x07" + encode(event)[10:], [])
             await settles(cached(query_pool), {event.file_id: 1})
 
 
-class registry:  # noqa: N801 - reads as a function where it is used
+class Registry:
     """A schema registry that knows one schema, as far as a reader asks one."""
 
     def __init__(self, schema_id: int, schema: str) -> None:
+        self.schema_id = schema_id
+        registry = self
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                known = self.path == f"/schemas/ids/{schema_id}"
+                known = self.path == f"/schemas/ids/{registry.schema_id}"
                 self.send_response(200 if known else 404)
                 self.end_headers()
                 self.wfile.write(json.dumps({"schema": schema}).encode() if known else b"{}")
@@ -365,9 +501,10 @@ class registry:  # noqa: N801 - reads as a function where it is used
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
         self._thread = Thread(target=self._server.serve_forever)
 
-    def __enter__(self) -> str:
+    def __enter__(self) -> Self:
         self._thread.start()
-        return f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()

@@ -1,0 +1,272 @@
+"""Each record that a lane passes by is in the rows or among the dead letters before its partition's position moves.
+
+    take  →  read  →  fold  →  one transaction: rows, dead letters acknowledged, positions  →  offsets are due
+
+A lane owns a connection, and whole partitions for as long as one batch takes. While Postgres works for one lane, Python
+works for another, so that both cores of a small machine are used. What fails stays in its buffer and is taken again.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import asyncpg
+import structlog
+
+from consumer_query import positions, read_model
+from consumer_query.breaker import Breaker
+from consumer_query.buffers import Record, Take
+from consumer_query.dead_letters import DeadLetter, DeadLetterWriter
+from consumer_query.errors import QueryError
+from consumer_query.faults import Fault, fault_of
+from consumer_query.metrics import APPLIED, RECEIVED, SYNC_SECONDS
+from consumer_query.points import Point, Watch
+from consumer_query.projection import FileState, Fold
+from consumer_query.read_model import Row
+from consumer_query.records import BadRecordError, Reason, RecordReader
+from runtime.postgres import Connection
+from schemas.codec import UnknownSchemaError
+from schemas.registry import RegistryError
+
+SLICE: Final = 100
+"""Records that are worked on before other lanes get their turn: about 3 ms."""
+STALE_SHARE: Final = 0.3
+"""When more of a batch than this was in the rows already, the next one is compared with them first."""
+
+_log = structlog.get_logger()
+
+
+class SystemicFaultError(QueryError):
+    """Too many of the last records are bad for the records to be to blame."""
+
+
+class Refused(NamedTuple):
+    """A record that cannot be applied, and why."""
+
+    record: Record
+    reason: Reason
+    error: Exception
+
+
+class Held(NamedTuple):
+    """A partition whose next record has to wait for its schema."""
+
+    take: Take
+    error: Exception
+
+
+@dataclass
+class Batch:
+    """What became of the records that a lane took."""
+
+    takes: Sequence[Take]
+    fold: Fold[Record] = field(default_factory=Fold)
+    rows: list[Row] = field(default_factory=list)
+    """The newest of each file, ready to be written."""
+    refused: list[Refused] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    records: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """How many of each event type could be read."""
+
+    def refuse(self, file_id: str, reason: Reason, error: Exception) -> Row | None:
+        """Put a file's newest state aside; the newest of the others that can be written, if any."""
+        origins, following = self.fold.refuse(file_id)
+        self.refused.extend(Refused(record, reason, error) for record in origins)
+        return following and self.row_of(following)
+
+    def row_of(self, state: FileState) -> Row | None:
+        """The newest state of a file, ready to be written; states that cannot be are put aside."""
+        try:
+            return read_model.row_of(state)
+        except BadRecordError as error:
+            return self.refuse(state.file_id, error.reason, error)
+
+
+class Lane:
+    """Applies batches over a connection.
+
+    Args:
+        topic: where the records come from
+        group: the consumer group, named in dead letters
+        reader: shared by all lanes
+        dead_letters: where refused records go
+        breaker: shared by all lanes
+        watch: called at each point
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        group: str,
+        reader: RecordReader,
+        dead_letters: DeadLetterWriter,
+        breaker: Breaker,
+        watch: Watch,
+    ) -> None:
+        self._topic = topic
+        self._group = group
+        self._reader = reader
+        self._dead_letters = dead_letters
+        self._breaker = breaker
+        self._watch = watch
+        self._compare_first = False
+
+    async def apply(self, connection: Connection, takes: Sequence[Take]) -> Batch:
+        """Apply what was taken. Takes are cut short before a record whose schema is unknown.
+
+        Raises:
+            PositionMovedError: another projector has one of the partitions.
+            SystemicFaultError: too much of it is bad; nothing was put aside.
+            Exception: of Postgres or of Kafka; nothing was applied, or all of it was and only the answer is missing.
+        """
+        batch = Batch(takes)
+        await self._read(batch)
+        newest = batch.fold.newest()
+        fresh = await self._fresh(connection, newest) if self._compare_first else newest
+        await self._make_rows(batch, fresh)
+        self._watch(Point.PREPARED)
+        with SYNC_SECONDS.time():
+            try:
+                changed = await self._write(connection, batch)
+            except asyncpg.PostgresError as error:
+                if fault_of(error) is not Fault.BAD_RECORD:
+                    raise
+                changed = await self._write_around_bad_ones(connection, batch)
+        APPLIED.inc(changed)
+        self._breaker.note(batch.records, len(batch.refused))
+        self._compare_first = len(newest) - changed > STALE_SHARE * len(newest)
+        self._watch(Point.APPLIED)
+        return batch
+
+    async def _read(self, batch: Batch) -> None:
+        """Read and fold all records, in slices."""
+        for take in batch.takes:
+            for start in range(0, len(take.records), SLICE):
+                if not await self._read_slice(batch, take, start):
+                    break
+                await asyncio.sleep(0)
+            batch.records += len(take.records)
+        for event_type, count in batch.events.items():
+            RECEIVED.labels(event_type).inc(count)
+
+    async def _read_slice(self, batch: Batch, take: Take, start: int) -> bool:
+        """Whether the take goes on behind this slice."""
+        for place in range(start, min(start + SLICE, len(take.records))):
+            record = take.records[place]
+            # Nobody looks at the headers of a record that has a value.
+            headers = {} if record.value is not None else dict(record.headers)
+            try:
+                try:
+                    state = self._reader.state_of(record.key, record.value, headers)
+                except UnknownSchemaError:
+                    state = await self._reader.read(record.key, record.value, headers)
+            except BadRecordError as error:
+                batch.refused.append(Refused(record, error.reason, error))
+            except (UnknownSchemaError, RegistryError) as error:
+                take.cut(place)
+                batch.held.append(Held(take, error))
+                return False
+            else:
+                batch.fold.offer(state, record)
+                batch.events[state.event_type] += 1
+        return True
+
+    async def _fresh(self, connection: Connection, states: Sequence[FileState]) -> list[FileState]:
+        """What the rows do not hold yet: on a replay that is little, and writing costs ten times as much as asking."""
+        known = await read_model.revisions(connection, [state.file_id for state in states])
+        return [state for state in states if state.revision > known.get(state.file_id, 0)]
+
+    async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
+        """Make rows of states, in slices."""
+        for start in range(0, len(states), SLICE):
+            made = map(batch.row_of, states[start : start + SLICE])
+            batch.rows += [row for row in made if row is not None]
+            await asyncio.sleep(0)
+
+    async def _write(self, connection: Connection, batch: Batch) -> int:
+        """One transaction for all of it."""
+        async with connection.transaction():
+            changed = await read_model.apply(connection, batch.rows) if batch.rows else 0
+            await self._finish(connection, batch)
+        return changed
+
+    async def _write_around_bad_ones(self, connection: Connection, batch: Batch) -> int:
+        """The same, finding the rows that Postgres refuses by halving, and writing all others."""
+        changed = 0
+        async with connection.transaction():
+            rows: Sequence[Row] = batch.rows
+            while rows:
+                written, refused = await _write_halves(connection, rows)
+                changed += written
+                following = [batch.refuse(row.file_id, Reason.REFUSED_BY_DATABASE, error) for row, error in refused]
+                rows = [row for row in following if row is not None]
+            await self._finish(connection, batch)
+        return changed
+
+    async def _finish(self, connection: Connection, batch: Batch) -> None:
+        """Within the transaction that wrote the rows: put refused records aside, then move the positions."""
+        self._watch(Point.ROWS_WRITTEN)
+        if batch.refused:
+            if self._breaker.is_systemic(batch.records, len(batch.refused)):
+                first = batch.refused[0]
+                raise SystemicFaultError(
+                    f"{len(batch.refused)} of {batch.records} records are bad, beginning with offset "
+                    f"{first.record.offset} of partition {first.record.partition}: {first.error}"
+                )
+            await self._dead_letters.put([self._letter(one) for one in batch.refused])
+            _log.warning(
+                "records put aside",
+                count=len(batch.refused),
+                reasons=sorted({one.reason for one in batch.refused}),
+                first=f"{self._topic}/{batch.refused[0].record.partition}/{batch.refused[0].record.offset}",
+            )
+            self._watch(Point.DEAD_LETTERS_SENT)
+        await positions.move(
+            connection,
+            self._topic,
+            {take.buffer.partition.partition: take.move for take in batch.takes if take.upto > take.buffer.applied},
+        )
+        self._watch(Point.MOVED)
+
+    def _letter(self, refused: Refused) -> DeadLetter:
+        record = refused.record
+        return DeadLetter(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            timestamp_ms=record.timestamp,
+            key=record.key,
+            value=record.value,
+            headers=tuple(record.headers),
+            reason=refused.reason,
+            error=f"{type(refused.error).__name__}: {refused.error}",
+            at=datetime.now(UTC),
+            attempt=1,
+            group=self._group,
+        )
+
+
+async def _write_halves(
+    connection: Connection, rows: Sequence[Row]
+) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
+    """Write what can be written within the caller's transaction.
+
+    Returns:
+        How many rows changed, and what Postgres refused.
+    """
+    try:
+        async with connection.transaction():
+            return await read_model.apply(connection, rows), []
+    except asyncpg.PostgresError as error:
+        if fault_of(error) is not Fault.BAD_RECORD:
+            raise
+        if len(rows) == 1:
+            return 0, [(rows[0], error)]
+    middle = len(rows) // 2
+    first, first_refused = await _write_halves(connection, rows[:middle])
+    second, second_refused = await _write_halves(connection, rows[middle:])
+    return first + second, first_refused + second_refused
