@@ -1,9 +1,12 @@
 """Events as a working archive makes them: most are new files, most changes hit a file that is not in this run yet."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import accumulate
 from typing import Final
 from uuid import UUID
 
@@ -11,10 +14,20 @@ from schemas.events import EventType, FileEvent, FileMetadata
 
 _BEGIN: Final = datetime(2026, 1, 13, 9, 0, tzinfo=UTC)
 _STEP: Final = timedelta(milliseconds=13)
-_WORDS: Final = (
-    "договор", "поставка", "отчёт", "квартал", "счёт", "акт", "сверка",
-    "contract", "supplier", "report", "invoice", "scan", "final", "draft",
-)  # fmt: skip
+_SYLLABLES: Final = {
+    "ru": ("до", "го", "вор", "пос", "тав", "от", "чёт", "квар", "тал", "счёт", "акт", "свер", "ка", "ми", "лен"),
+    "en": ("con", "tract", "sup", "pli", "re", "port", "in", "voi", "sca", "fin", "dra", "ter", "mo", "del", "ark"),
+}
+_ENDINGS: Final = {
+    "ru": ("", "а", "у", "ом", "е", "ы", "ов", "ами", "ный", "ного", "ная", "ных", "ение", "ения", "ить", "или"),
+    "en": ("", "s", "ed", "ing", "er", "ers", "ion", "ions", "al", "ly", "ment", "ness"),
+}
+_ROOTS: Final = {"ru": 1_500, "en": 800}
+_DESCRIBED: Final = 0.85
+"""Of files; the rest have no description."""
+_USUAL_WORDS: Final = 12
+"""Of a description; a fifth have fewer than half as many, one in fifty has five times as many."""
+_TAGS: Final = 200
 _YOUNG: Final = 500
 """A second thought hits one of this many files that were made last."""
 
@@ -27,7 +40,7 @@ class _File:
 
 
 def events(count: int, seed: int = 4) -> Iterator[FileEvent]:
-    """`count` events in the order of their changes, about 520 B each.
+    """`count` events in the order of their changes, about 800 B each.
 
     Of 100: 75 new files, 18 changes of old files, 4 changes of files that this run made or changed, 3 deletions.
     """
@@ -45,7 +58,7 @@ def events(count: int, seed: int = 4) -> Iterator[FileEvent]:
         elif what < 0.97:
             file = chance.choice(young)
             file.revision += 1
-            file.metadata = replace(file.metadata, description=_sentence(chance, 12), updated_at=now)
+            file.metadata = replace(file.metadata, description=_description(chance), updated_at=now)
             yield _event(EventType.UPDATED, file, now, chance)
         else:
             yield _event(EventType.DELETED, _file(chance, chance.randrange(2, 9), number, now), now, chance)
@@ -63,9 +76,9 @@ def _file(chance: random.Random, revision: int, number: int, now: datetime) -> _
         updated_at=now,
         created_by_username=f"user{chance.randrange(50)}",
         created_by_fullname="Иванова Мария Петровна",
-        description=_sentence(chance, 12),
+        description=_description(chance),
         version="1.0",
-        tags=tuple(chance.sample(_WORDS, 3)),
+        tags=tuple(chance.sample(_vocabulary().words[:_TAGS], 3)),
         storage_path=f"files/{now:%Y/%m/%d}",
         checksum=f"sha256:{chance.randbytes(32).hex()}",
     )
@@ -88,5 +101,35 @@ def _uuid(chance: random.Random) -> UUID:
     return UUID(bytes=chance.randbytes(16), version=4)
 
 
+def _description(chance: random.Random) -> str | None:
+    if chance.random() >= _DESCRIBED:
+        return None
+    return _sentence(chance, max(3, min(400, round(chance.lognormvariate(math.log(_USUAL_WORDS), 0.8)))))
+
+
 def _sentence(chance: random.Random, words: int) -> str:
-    return " ".join(chance.choices(_WORDS, k=words))
+    known = _vocabulary()
+    return " ".join(chance.choices(known.words, cum_weights=known.weights, k=words))
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    words: tuple[str, ...]
+    """The most frequent first."""
+    weights: tuple[float, ...]
+    """Cumulative."""
+
+
+@cache
+def _vocabulary() -> _Vocabulary:
+    """Forms of made-up words of both languages, as frequent as words are: by Zipf's law."""
+    chance = random.Random(1)  # noqa: S311 - the same words in each run
+    words: dict[str, None] = {}
+    for language, roots in _ROOTS.items():
+        for _ in range(roots):
+            root = "".join(chance.choices(_SYLLABLES[language], k=chance.randrange(2, 4)))
+            words.update(dict.fromkeys(root + ending for ending in chance.sample(_ENDINGS[language], 3)))
+    ranked = list(words)
+    chance.shuffle(ranked)
+    weights = accumulate(1 / rank for rank in range(1, len(ranked) + 1))
+    return _Vocabulary(tuple(ranked), tuple(weights))

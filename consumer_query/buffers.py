@@ -44,6 +44,10 @@ class Buffer:
     """Held until then, by the event loop's clock."""
     held: str | None = None
     """Why it is held."""
+    unparsable: str | None = None
+    """Why no more is fetched of it."""
+    unparsable_until: float = 0.0
+    """When that is tried again."""
 
     @property
     def live(self) -> bool:
@@ -57,6 +61,8 @@ class Buffer:
 
     def add(self, records: Sequence[Record], fetched: int, end: int) -> None:
         """Take in what a fetch brought; `fetched` is the consumer's position behind it."""
+        if records:
+            self.unparsable = None
         self.records.extend(records)
         self.bytes += sum(record.serialized_value_size for record in records)
         self.fetched = fetched
@@ -148,14 +154,14 @@ def take(buffer: Buffer, most: int) -> Take:
     return Take(buffer, records, buffer.records[len(records)].offset)
 
 
-def to_pause(buffers: Sequence[Buffer]) -> list[Buffer]:
-    """Partitions that hold their share of memory."""
-    return [one for one in buffers if _fullness(one, len(buffers)) >= 1]
+def to_pause(buffers: Sequence[Buffer], now: float) -> list[Buffer]:
+    """Partitions that hold their share of memory, or that the client cannot fetch."""
+    return [one for one in buffers if _fullness(one, len(buffers)) >= 1 or one.unparsable_until > now]
 
 
-def to_resume(buffers: Sequence[Buffer]) -> list[Buffer]:
+def to_resume(buffers: Sequence[Buffer], now: float) -> list[Buffer]:
     """Partitions with so much room that fetching should go on: half, so that it goes on before they run dry."""
-    return [one for one in buffers if _fullness(one, len(buffers)) < 0.5]
+    return [one for one in buffers if _fullness(one, len(buffers)) < 0.5 and one.unparsable_until <= now]
 
 
 def _fullness(buffer: Buffer, partitions: int) -> float:

@@ -17,7 +17,7 @@ from typing import Final
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 
 from consumer_query import buffers, positions
 from consumer_query.breaker import Breaker
@@ -49,6 +49,8 @@ LONGEST_BACKOFF_SECONDS: Final = 2.0
 """So that all goes on soon after Postgres is back."""
 HOLD_SECONDS: Final = 5.0
 """Between looks for a schema that was unknown, or whether a systemic fault has been mended."""
+UNPARSABLE_SECONDS: Final = 60.0
+"""Likewise, whether a record that the client cannot parse is gone; looking stalls the other partitions for a moment."""
 PROBE_SECONDS: Final = 5.0
 """Between questions to an idle broker, each with as much time for its answer."""
 
@@ -123,9 +125,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._unseeked:
             raise NotReadyError(f"{len(self._unseeked)} partitions are not at their start yet")
         held = [
-            f"partition {one.partition.partition} at offset {one.applied}: {one.held}"
+            f"partition {one.partition.partition} at offset {one.applied}: {one.held or one.unparsable}"
             for one in self._buffers.values()
-            if one.held
+            if one.held or one.unparsable
         ]
         if held:
             raise NotReadyError("; ".join(held))
@@ -218,7 +220,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         if unseeked:
             self._consumer.pause(*unseeked)
         assignment = self._assignment
-        fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+        fetched = await self._poll()
         if self._assignment != assignment:
             return  # of an assignment that is gone; what is assigned now will be seeked
         for partition, buffer in list(self._buffers.items()):
@@ -235,6 +237,44 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             self._watch(Point.FETCHED)
         self._pause_and_resume(fetched)
 
+    async def _poll(self) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Take records over from the client.
+
+        When one cannot even be parsed by the client, it raises, and what it had drained of other partitions by then is
+        lost to us: fetch that again, each partition by itself, and hold the one that raises again.
+
+        Raises:
+            KafkaError: the broker refuses.
+        """
+        try:
+            return await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+        except Exception as error:
+            suspects = [one for one in self._buffers.values() if one.partition in self._consumer.assignment()]
+            for one in suspects:
+                self._consumer.seek(one.partition, one.fetched)
+            if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
+                raise
+        fetched: dict[TopicPartition, Sequence[Record]] = {}
+        for one in suspects:
+            if one.partition in self._consumer.paused():
+                continue
+            try:
+                fetched |= await self._consumer.getmany(one.partition, timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+            except IllegalStateError:
+                break  # a rebalance has begun; this assignment is over
+            except Exception as error:  # noqa: BLE001 - whatever it is, this partition is held for it
+                self._count(error)
+                _log.error(
+                    "partition held: the client cannot parse a record",
+                    partition=one.partition.partition,
+                    offset=one.fetched,
+                    error=f"{type(error).__name__}: {error}",
+                )
+                self._consumer.seek(one.partition, one.fetched)
+                one.unparsable_until = _now() + UNPARSABLE_SECONDS
+                one.unparsable = f"the client cannot parse a record behind {one.fetched}: {error}"
+        return fetched
+
     def _pause_and_resume(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
         """Pause what is full, unless the client has more of it: that would be thrown away and fetched again.
 
@@ -242,15 +282,16 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         all_buffers = list(self._buffers.values())
         assigned, paused = self._consumer.assignment(), self._consumer.paused()
-        full = {one.partition for one in buffers.to_pause(all_buffers)} & assigned
+        full = {one.partition for one in buffers.to_pause(all_buffers, _now())} & assigned
         if sum(map(len, fetched.values())) >= POLL_RECORDS:
             full &= set(list(fetched)[:-1])
-        roomy = {one.partition for one in buffers.to_resume(all_buffers)} & assigned
+        roomy = {one.partition for one in buffers.to_resume(all_buffers, _now())} & assigned
         if more := full - paused:
             self._consumer.pause(*more)
         if less := (roomy & paused) - set(self._unseeked):
             self._consumer.resume(*less)
         BUFFERED.set(sum(len(one.records) for one in all_buffers))
+        HELD.set(sum(bool(one.held or one.unparsable) for one in all_buffers))
 
     def _begin_anew(self, buffer: Buffer, first: int) -> None:
         """The log is shorter than what was read of it, so the client went back to its beginning: apply all of it."""
@@ -383,12 +424,10 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 error=str(one.error),
             )
             self._hold([one.take], str(one.error))
-        HELD.set(sum(bool(one.held) for one in self._buffers.values()))
 
     def _hold(self, takes: Iterable[Take], reason: str, seconds: float = HOLD_SECONDS) -> None:
         for take in takes:
             take.buffer.hold(reason, _now() + seconds)
-        HELD.set(sum(bool(one.held) for one in self._buffers.values()))
 
     def _tell(self, error: Exception) -> None:
         """Say what goes wrong, in log, metric and health."""

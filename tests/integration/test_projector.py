@@ -13,6 +13,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from consumer_query import positions as stored_positions
 from consumer_query import read_model
@@ -445,6 +447,48 @@ async def test_a_held_partition_goes_on_by_itself_when_the_registry_has_the_sche
 
 async def works(projector: Projector) -> bool:
     return not await complains(projector, "")
+
+
+class NotUtf8(str):
+    """A header name as a client may write it that does not care."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_a_record_that_the_client_cannot_parse_holds_its_partition_and_loses_nothing_of_the_others(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    files = [created() for _ in range(40)]
+    held = shard_of(files[0].file_id)
+    before = [one for one in files if shard_of(one.file_id) != held] + files[:1]
+    batch = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 2**20)
+    value = encode(updated(files[0].file_id, 2))
+    batch.append(0, 1, str(files[0].file_id).encode(), value, [(NotUtf8("x"), b"")])
+    async with running_projector() as projector:
+        await events_topic.announce(files[0])
+        await settles(cached(query_pool), {files[0].file_id: 1})
+        await produce_built(events_topic, held, bytes(batch.build()))
+        await events_topic.announce(*before[:-1])
+        await eventually(lambda: complains(projector, f"partition {held} at offset"))
+        await settles(cached(query_pool), {one.file_id: 1 for one in before}, seconds=40)
+
+
+async def produce_built(topic: Topic, partition: int, batch: bytes) -> None:
+    """Put the bytes of a record batch on a partition as they are."""
+    request = ProduceRequest(
+        transactional_id=None,
+        required_acks=-1,
+        timeout=5_000,
+        topics=[(topic.name, [(partition, batch)])],
+    )
+    async with AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers) as producer:
+        await producer.partitions_for(topic.name)
+        leader = producer.client.cluster.leader_for_partition(TopicPartition(topic.name, partition))
+        answer = await producer.client.send(leader, request)
+    assert all(errors[1] == 0 for _, found in answer.topics for errors in found)
 
 
 async def test_when_nearly_all_records_are_bad_it_stops_and_says_so_instead_of_emptying_the_topic(

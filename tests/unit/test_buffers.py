@@ -106,5 +106,5 @@ def test_memory_is_shared_by_the_partitions_in_records_and_in_bytes() -> None:
     heavy = buffer(1, 2, size=BUFFERED_BYTES // partitions)
     half = buffer(2, share * 3 // 4)
     low = buffer(3, share // 4)
-    assert to_pause([full, heavy, half, low]) == [full, heavy]
-    assert to_resume([full, heavy, half, low]) == [low]
+    assert to_pause([full, heavy, half, low], now=0.0) == [full, heavy]
+    assert to_resume([full, heavy, half, low], now=0.0) == [low]
