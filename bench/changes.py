@@ -8,7 +8,7 @@ is seen before its answer counts as 0.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 from uuid import UUID
@@ -36,6 +36,7 @@ READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
 SEEN_SECONDS: Final = 30.0
 FILES: Final = "/api/v1/files"
+ADMIN_SIDE: Final = frozenset({"admin-api", "admin-relay"})
 
 Change = tuple[UUID, int]
 """File and revision."""
@@ -88,13 +89,13 @@ async def prepared(servers: Servers) -> StackSettings:
 
 
 @contextmanager
-def processes(servers: Servers, settings: StackSettings) -> Iterator[None]:
-    """The Admin API and the relay, ready."""
+def processes(servers: Servers, settings: StackSettings, names: Collection[str] = ADMIN_SIDE) -> Iterator[None]:
+    """Processes of the stack, by their names in `local.services`, ready."""
     home = Home(settings.artstore_home)
-    home.files.mkdir(parents=True)
+    home.files.mkdir(parents=True, exist_ok=True)
     kafka = EmbeddedKafka(servers.folder, int(servers.bootstrap_servers.rpartition(":")[2]))
     variables = environment(settings, home, kafka, servers.postgres)
-    wanted = [service for service in services(settings) if service.name in {"admin-api", "admin-relay"}]
+    wanted = [service for service in services(settings) if service.name in names]
     children: list[Child] = []
     try:
         for service in wanted:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 
@@ -25,6 +26,8 @@ from schemas.topics import FILE_EVENTS, cards
 
 Tell = Callable[[str], None]
 """Called with one line on what is being done."""
+
+CREATE: Final = "CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,34 @@ class Servers:
             async with admin_client(self.bootstrap_servers) as admin:
                 await admin.delete_topics([name])
 
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """URL of a new, empty database; gone afterwards, so that nothing is vacuumed while another is measured."""
+        name = self._name("database")
+        await self._command(CREATE.format(name=name))
+        try:
+            yield self.postgres.url(name)
+        finally:
+            await self._command(f"DROP DATABASE {name} WITH (FORCE)")
+
     async def admin_database(self) -> str:
         """URL of a new, migrated Admin database."""
         name = self._name("admin")
-        connection = await asyncpg.connect(self.postgres.url("postgres"))
-        try:
-            await connection.execute(
-                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
-            )
-        finally:
-            await connection.close()
+        await self._command(CREATE.format(name=name))
         url = self.postgres.url(name)
         await run_migrate(AdminDatabaseSettings(admin_database_url=url))
         return url
+
+    async def checkpoint(self) -> None:
+        """Bring to disk what earlier measurements left to be written, so that it is not paid for by the next."""
+        await self._command("CHECKPOINT")
+
+    async def _command(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.postgres.url("postgres"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
 
     def _name(self, what: str) -> str:
         return f"{what}_{next(self._numbers)}"

@@ -1,9 +1,8 @@
 """`artstore bench`: measurements with servers of their own; no running stack is needed or touched."""
 
 import json
-import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from bench.report import Figure
     from bench.servers import Servers, Tell
 
+Value = TypeVar("Value")
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 bench = typer.Typer(
@@ -63,6 +63,51 @@ def uploads(
     _show(lambda servers, tell: measure(servers, clients, count, rounds, tell), as_json=as_json)
 
 
+@bench.command()
+def latency(
+    *,
+    rows: Annotated[int, typer.Option(min=20_000, help="Events of the backlog beside which it is measured.")] = 300_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Of each scene in one round.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Append events and upload files at fixed rates: how soon a SELECT sees each."""
+    from bench.latency import measure
+
+    _show(lambda servers, tell: measure(servers, rows, seconds, rounds, tell), as_json=as_json)
+
+
+@bench.command()
+def projector(
+    *,
+    rows: Annotated[int, typer.Option(min=2000, help="Events on the topic.")] = 200_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    peers: Annotated[str, typer.Option(help="Besides the floor: redis, debezium, both with a comma, or none.")] = (
+        "redis,debezium"
+    ),
+    table_rows: Annotated[
+        str | None, typer.Option(help="Instead: the projector alone, into tables of 100000,1000000,3000000 files.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a topic to the full table, beside a floor, Redis Streams and Kafka Connect. Some 3 minutes a round."""
+    from bench.projector import Peer, measure, sizes
+
+    if table_rows is not None:
+        tables = _parsed("--table-rows", table_rows, lambda word: max(1, int(word)))
+        _show(lambda servers, tell: sizes(servers, rows, rounds, tables, tell), as_json=as_json)
+        return
+    wanted = [] if peers == "none" else _parsed("--peers", peers, Peer)
+    _show(lambda servers, tell: measure(servers, rows, rounds, wanted, tell), as_json=as_json)
+
+
+def _parsed(option: str, text: str, parse: "Callable[[str], Value]") -> "list[Value]":
+    try:
+        return [parse(word.strip()) for word in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
 def _show(
     measure: "Callable[[Servers, Tell], Awaitable[list[Figure]]]",
     *,
@@ -70,7 +115,10 @@ def _show(
 ) -> None:
     import uvloop
 
+    from bench.report import machine, versions
     from bench.servers import servers
+
+    where = machine()
 
     async def run(with_servers: "Servers", tell: "Tell") -> "list[Figure]":
         return await measure(with_servers, tell)
@@ -83,14 +131,19 @@ def _show(
             {"name": one.name, "unit": one.unit, "median": one.median, "spread": one.spread, "rounds": one.rounds}
             for one in figures
         ]
-        typer.echo(json.dumps({"cpus": os.cpu_count(), "figures": found}, indent=1))
+        medians = {one.key: one.median for one in figures if one.key}
+        typer.echo(json.dumps({**medians, **where, "versions": versions(), "figures": found}))
         return
     table = plain_table("WHAT", "MEDIAN", "SPREAD", "ROUNDS")
     for one in figures:
         rounds = " ".join(_number(value) for value in one.rounds)
         table.add_row(one.name, f"{_number(one.median)} {one.unit}", f"{one.spread:.0%}", rounds)
     out.print(table)
-    out.print(f"{os.cpu_count()} processors, shared by clients and servers.")
+    out.print(
+        f"{where['cpus']} processors ({where['cpu']}), {where['memory_gib']} GiB, shared by clients and servers; "
+        f"load before: {where['load_before']:.1f}; {where['at']}."
+    )
+    out.print(", ".join(f"{name} {number}" for name, number in versions().items()) + ".")
 
 
 def _number(value: float) -> str:

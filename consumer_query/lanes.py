@@ -69,6 +69,8 @@ class Batch:
     refused: list[Refused] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     records: int = 0
+    changed: int = 0
+    """Rows."""
     events: Counter[str] = field(default_factory=Counter)
     """How many of each event type could be read."""
 
@@ -137,6 +139,7 @@ class Lane:
                     raise
                 changed = await self._write_around_bad_ones(connection, batch)
         APPLIED.inc(changed)
+        batch.changed = changed
         self._breaker.note(batch.records, len(batch.refused))
         self._compare_first = len(newest) - changed > STALE_SHARE * len(newest)
         self._watch(Point.APPLIED)

@@ -28,6 +28,7 @@ from consumer_query.errors import PositionMovedError
 from consumer_query.faults import Fault, fault_of
 from consumer_query.lanes import Held, Lane, SystemicFaultError
 from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
+from consumer_query.pending_list import keep_empty
 from consumer_query.points import Point, Watch, unwatched
 from consumer_query.positions import Start, start_of
 from consumer_query.records import RecordReader
@@ -73,7 +74,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group.
 
     Args:
-        pool: at least `limits.lanes` + 3 connections
+        pool: at least `limits.lanes` + 4 connections
         consumer: not started; ends with this
         topic: of file events
         group: the consumer's group
@@ -114,6 +115,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """Counts assignments; None while there is none."""
         self._assignments = 0
         self._follow_markers = False
+        self._changed_rows = 0
         self._in_hand: set[asyncio.Task[None]] = set()
         self.broker = Condition("not connected yet")
         self.database = Condition("not connected yet")
@@ -162,7 +164,13 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.TaskGroup() as tasks:
                 background = [
-                    tasks.create_task(work) for work in (self._feed(stopping), self._commits.run(), self._probe())
+                    tasks.create_task(work)
+                    for work in (
+                        self._feed(stopping),
+                        self._commits.run(),
+                        self._probe(),
+                        keep_empty(self._pool, lambda: self._changed_rows, self._in_backlog),
+                    )
                 ]
                 lanes = [tasks.create_task(self._work(express=number == 0)) for number in range(self._limits.lanes + 1)]
                 await stopping.wait()
@@ -247,13 +255,17 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             KafkaError: the broker refuses.
         """
         try:
-            return await self._consumer.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+            everything: Mapping[TopicPartition, Sequence[Record]] = await self._consumer.getmany(
+                timeout_ms=POLL_MS, max_records=POLL_RECORDS
+            )
         except Exception as error:
             suspects = [one for one in self._buffers.values() if one.partition in self._consumer.assignment()]
             for one in suspects:
                 self._consumer.seek(one.partition, one.fetched)
             if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
                 raise
+        else:
+            return everything
         fetched: dict[TopicPartition, Sequence[Record]] = {}
         for one in suspects:
             if one.partition in self._consumer.paused():
@@ -274,6 +286,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 one.unparsable_until = _now() + UNPARSABLE_SECONDS
                 one.unparsable = f"the client cannot parse a record behind {one.fetched}: {error}"
         return fetched
+
+    def _in_backlog(self) -> bool:
+        return not all(one.live for one in self._buffers.values())
 
     def _pause_and_resume(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
         """Pause what is full, unless the client has more of it: that would be thrown away and fetched again.
@@ -405,6 +420,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._hold(takes, f"{type(error).__name__}: {error}", 0.0 if len(takes) > 1 else HOLD_SECONDS)
             raise
         else:
+            self._changed_rows += batch.changed
             self._accept(batch.takes, batch.held)
             self._say_database_is_there()
 

@@ -26,8 +26,8 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
         watch: called at each point; tests end the process there
     """
     url = settings.query_database_url.get_secret_value()
-    # A connection for each lane and the express lane, one to seek with, one for health.
-    async with await open_pool(url, "query-projector", max_size=settings.cache_sync_lanes + 3) as pool:
+    # A connection for each lane and the express lane, one to seek with, one for the pending list, one for health.
+    async with await open_pool(url, "query-projector", max_size=settings.cache_sync_lanes + 4) as pool:
         await generations.check_shape(pool)
         health = Health()
         tasks = []

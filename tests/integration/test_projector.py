@@ -572,3 +572,22 @@ async def reset(topic: Topic, group: str, offset: int | None) -> None:
         await consumer.commit(
             {one: OffsetAndMetadata(ends[one] if offset is None else offset, "") for one in partitions}
         )
+
+
+async def test_the_index_has_no_pending_entries_soon_after_fresh_records(
+    query_pool: asyncpg.Pool, events_topic: Topic, running_projector: Running
+) -> None:
+    """Else each search would read through them, and some record would wait until they are sorted in."""
+    await query_pool.execute("CREATE EXTENSION pgstattuple")
+
+    async def pending() -> int:
+        found: int = await query_pool.fetchval(
+            "SELECT pending_tuples FROM pgstatginindex('file_metadata_cache_g1_search')"
+        )
+        return found
+
+    event = created()
+    async with running_projector():
+        await events_topic.announce(event)
+        await settles(cached(query_pool), {event.file_id: 1})
+        await settles(pending, 0)
