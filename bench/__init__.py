@@ -8,8 +8,8 @@
 - `backfill`: an older system's rows taken over, a second
 
 They share `servers` (an embedded Kafka and Postgres), `samples` (events of a working archive), `backlog` (what the
-real relay takes to a topic), `visible` (when a SELECT sees a state) and `report` (rounds in alternating order, medians
-and spread, so that a neighbour's noise hits all that is compared). The projector's: `projecting` (the real process,
-timed), `full_table` (what all fill, and whether it is right), `filled_table` (many files beforehand), and the peers
-`floor`, `redis_streams` and `connect_sink`.
+real relay takes to a topic), `open_loop` and `visible` (appends at a rate, and when a SELECT sees each) and `report`
+(rounds in alternating order, medians and spread, so that a neighbour's noise hits all that is compared). The
+projector's: `projecting` (the real process, timed), `full_table` (what all fill, and whether it is right),
+`filled_table` (many files beforehand), and the peers `floor`, `redis_streams` and `connect_sink`.
 """

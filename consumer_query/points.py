@@ -11,7 +11,7 @@ class Point(StrEnum):
     FETCHED = "fetched, nothing decoded"
     PREPARED = "folded, no transaction begun"
     ROWS_WRITTEN = "rows written, transaction open"
-    DEAD_LETTERS_SENT = "dead letters acknowledged, transaction open"
+    DEAD_LETTERS_SENT = "dead letters acknowledged, positions not moved"
     MOVED = "positions moved, transaction open"
     APPLIED = "transaction committed, offsets not"
     COMMITTED = "offsets committed"

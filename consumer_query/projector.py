@@ -38,8 +38,6 @@ from runtime.retries import backoff, pause
 
 POLL_MS: Final = 200
 """How long a poll waits for records at most."""
-POLL_RECORDS: Final = 500
-"""Taken over from the client at once, so that a lane with fresh records waits at most about 2 ms for its turn."""
 EXPRESS_RECORDS: Final = 500
 """In one transaction of the express lane: about 20 ms."""
 IDLE_MOVE_SECONDS: Final = 1.0
@@ -52,6 +50,8 @@ HOLD_SECONDS: Final = 5.0
 """Between looks for a schema that was unknown, or whether a systemic fault has been mended."""
 UNPARSABLE_SECONDS: Final = 60.0
 """Likewise, whether a record that the client cannot parse is gone; looking stalls the other partitions for a moment."""
+TELL_AGAIN_SECONDS: Final = 30.0
+"""Between log lines of one fault that stays."""
 PROBE_SECONDS: Final = 5.0
 """Between questions to an idle broker, each with as much time for its answer."""
 
@@ -116,6 +116,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._assignments = 0
         self._follow_markers = False
         self._changed_rows = 0
+        self._told, self._told_at = "", 0.0
         self._in_hand: set[asyncio.Task[None]] = set()
         self.broker = Condition("not connected yet")
         self.database = Condition("not connected yet")
@@ -139,9 +140,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._watch(Point.REVOKING)
         self._assignment = None
         self._unseeked.clear()
-        self._buffers = {}
         await self._let_go()
         await self._commits.flush()
+        self._buffers = {}
         self._commits.forget()
         PARTITIONS.set(0)
         self._watch(Point.REVOKED)
@@ -243,7 +244,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                     return  # a rebalance has begun; this assignment is over
         if fetched:
             self._watch(Point.FETCHED)
-        self._pause_and_resume(fetched)
+        self._pause_and_resume()
 
     async def _poll(self) -> Mapping[TopicPartition, Sequence[Record]]:
         """Take records over from the client.
@@ -255,9 +256,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             KafkaError: the broker refuses.
         """
         try:
-            everything: Mapping[TopicPartition, Sequence[Record]] = await self._consumer.getmany(
-                timeout_ms=POLL_MS, max_records=POLL_RECORDS
-            )
+            everything: Mapping[TopicPartition, Sequence[Record]] = await self._consumer.getmany(timeout_ms=POLL_MS)
         except Exception as error:
             suspects = [one for one in self._buffers.values() if one.partition in self._consumer.assignment()]
             for one in suspects:
@@ -271,7 +270,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             if one.partition in self._consumer.paused():
                 continue
             try:
-                fetched |= await self._consumer.getmany(one.partition, timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                fetched |= await self._consumer.getmany(one.partition, timeout_ms=POLL_MS)
             except IllegalStateError:
                 break  # a rebalance has begun; this assignment is over
             except Exception as error:  # noqa: BLE001 - whatever it is, this partition is held for it
@@ -290,16 +289,14 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     def _in_backlog(self) -> bool:
         return not all(one.live for one in self._buffers.values())
 
-    def _pause_and_resume(self, fetched: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """Pause what is full, unless the client has more of it: that would be thrown away and fetched again.
+    def _pause_and_resume(self) -> None:
+        """Pause what is full, resume what has room. Again after each poll: a rebalance makes the client forget it.
 
-        Pausing again is needed too: a rebalance makes the client forget it.
+        Nothing of a partition is left in the client at this point; it would be thrown away and fetched again.
         """
         all_buffers = list(self._buffers.values())
         assigned, paused = self._consumer.assignment(), self._consumer.paused()
         full = {one.partition for one in buffers.to_pause(all_buffers, _now())} & assigned
-        if sum(map(len, fetched.values())) >= POLL_RECORDS:
-            full &= set(list(fetched)[:-1])
         roomy = {one.partition for one in buffers.to_resume(all_buffers, _now())} & assigned
         if more := full - paused:
             self._consumer.pause(*more)
@@ -393,6 +390,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             self._changed.set()
 
     def _take(self, *, express: bool) -> list[Take]:
+        if self._assignment is None:
+            return []
         all_buffers = self._buffers.values()
         if express and self._follow_markers:
             self._follow_markers = False
@@ -449,13 +448,15 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """Say what goes wrong, in log, metric and health."""
         reason = f"{type(error).__name__}: {error}"
         self._count(error)
+        if reason != self._told or _now() - self._told_at > TELL_AGAIN_SECONDS:
+            self._told, self._told_at = reason, _now()
+            _log.warning("not applied, trying again", error=reason)
         if isinstance(error, KafkaError):
             self.broker.unmet(reason)
             BROKER_UP.set(0)
         else:
             self.database.unmet(reason)
             DATABASE_UP.set(0)
-        _log.warning("not applied, trying again", error=reason)
 
     def _say_database_is_there(self) -> None:
         self.database.met()

@@ -2,6 +2,7 @@
 
 import socket
 from functools import partial
+from typing import Final
 
 import asyncpg
 
@@ -17,6 +18,9 @@ from runtime.postgres import open_pool
 from runtime.process import collect_seldom, run_process
 from schemas.topics import DEAD_LETTERS, topic_name
 
+TRANSACTION_SECONDS: Final = 10
+"""A batch takes a tenth of a second. Longer than a put to the dead letters may take."""
+
 
 async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -> None:
     """Run the projector, topic to rows, until a signal.
@@ -26,8 +30,12 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
         watch: called at each point; tests end the process there
     """
     url = settings.query_database_url.get_secret_value()
+    # A projector that is frozen in a transaction would hold its successor up by the locks of its rows.
+    bounded = {"transaction_timeout": f"{TRANSACTION_SECONDS}s"}
     # A connection for each lane and the express lane, one to seek with, one for the pending list, one for health.
-    async with await open_pool(url, "query-projector", max_size=settings.cache_sync_lanes + 4) as pool:
+    async with await open_pool(
+        url, "query-projector", max_size=settings.cache_sync_lanes + 4, settings=bounded
+    ) as pool:
         await generations.check_shape(pool)
         health = Health()
         tasks = []

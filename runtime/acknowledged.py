@@ -12,7 +12,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from runtime.kafka import abandon, idempotent_producer
 
-PUT_SECONDS: Final = 15.0
+PUT_SECONDS: Final = 8.0
 """aiokafka tries without limit; past this the caller decides what to do."""
 
 Headers = tuple[tuple[str, bytes | None], ...]

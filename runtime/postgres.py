@@ -59,7 +59,8 @@ async def open_pool(
     """
     pool = await asyncpg.create_pool(
         url,
-        min_size=1,
+        # Connections are made when they are needed: a pool that keeps one tells the log each time that it cannot.
+        min_size=0,
         max_size=max_size,
         command_timeout=command_timeout,
         server_settings={"application_name": process, **(settings or {})},

@@ -120,6 +120,10 @@ def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_
     ):
         machine.finds(words, name)
 
+    assert machine.run("dlq", "list").stdout == "There are no dead letters.\n"
+    redriven = machine.run("dlq", "redrive", "--all", "--republish")
+    assert (redriven.returncode, redriven.stdout) == (0, "No letter was there to act on.\n"), redriven.stderr
+
     pids = machine.pids()
     down = machine.run("down")
     assert down.returncode == 0, down.stderr

@@ -46,21 +46,23 @@ def test_other_lanes_take_the_longest_backlog_first_up_to_a_batch() -> None:
     assert taken([buffer(0, 3), buffer(1, 600), buffer(2, 900)], express=False, most=1_000) == {2: 900, 1: 100}
 
 
-def test_other_lanes_take_fresh_records_when_nothing_else_is_left() -> None:
-    assert taken([buffer(0, 3), buffer(1, 4)], express=False) == {0: 3, 1: 4}
+def test_other_lanes_leave_fresh_records_to_the_express_lane_until_there_are_too_many() -> None:
+    assert taken([buffer(0, 3), buffer(1, 4)], express=False) == {}
+    many = [buffer(number, LIVE_RECORDS // 2) for number in range(2)]
+    assert taken(many, express=False) == {0: LIVE_RECORDS // 2, 1: LIVE_RECORDS // 2}
 
 
 def test_a_partition_is_in_one_hand_at_a_time() -> None:
     both = [buffer(0, 3), buffer(1, 4)]
     assert taken(both, express=True) == {0: 3, 1: 4}
-    assert taken(both, express=False) == {}
+    assert taken(both, express=True) == {}
 
 
 def test_what_is_held_waits_for_its_time() -> None:
     held = buffer(0, 3)
     held.hold("why", until=2.0)
-    assert choose([held], express=False, most=10, now=1.9) == []
-    assert choose([held], express=False, most=10, now=2.0) != []
+    assert choose([held], express=True, most=10, now=1.9) == []
+    assert choose([held], express=True, most=10, now=2.0) != []
 
 
 def test_a_partition_that_may_be_to_blame_is_taken_alone() -> None:
