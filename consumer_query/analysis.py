@@ -1,6 +1,6 @@
 """Text becomes lexemes in one place, for what is stored and for what is asked, so that both meet.
 
-`search_vector` makes the text of a tsvector, which Postgres only reads in; `asking` makes queries of the same lexemes.
+`search_vector` makes a tsvector as Postgres receives it; `asking` makes queries of the same lexemes.
 Cyrillic words are stemmed as Russian, Latin ones as English, words that hold digits not at all. Stop words are lexemes
 only in names of files and people: a file called "the" is found, and descriptions do not fill the index with them.
 """
@@ -9,8 +9,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from itertools import chain, compress
-from operator import add
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 import Stemmer
@@ -32,7 +31,7 @@ _MOST_POSITIONS: Final = 255
 _LONGEST_LEXEME: Final = 1000
 """Bytes. Postgres allows 2,046; what is longer is found by its digest."""
 _FEW: Final = 1000
-"""Positions that have their text at hand. So many lexemes of the longest length are within Postgres' limits."""
+"""Positions. So many lexemes of the longest length are within Postgres' limits."""
 _LONG_TEXT: Final = 8000
 """Characters of one file from which on it is checked for having too many words before any is stemmed."""
 _MOST_CACHED: Final = 50_000
@@ -117,8 +116,8 @@ def search_vector(
     description: str | None,
     created_by_username: str,
     created_by_fullname: str | None,
-) -> str:
-    """What a file is found by, as the text of a tsvector.
+) -> bytes:
+    """What a file is found by, as a tsvector in the binary form (tsvectorrecv in PostgreSQL's tsvector.c).
 
     Weight A has the words of the name and the parts of those that camel case or digits join, B the tags, C the
     description, D the uploader; the whole name is one more lexeme, without a position. No text may hold NUL.
@@ -130,27 +129,51 @@ def search_vector(
     long = len(text) > _LONG_TEXT or len(original_filename) > _LONG_TEXT or len(tags) > _FEW
     if long:
         _refuse_too_many((original_filename, *tags, text))
-    fields = (
-        _name_lexemes(original_filename),
-        _tag_lexemes(tags),
-        _NAMES[f"{created_by_username} {created_by_fullname or ''}"][0],
-        _long_text_lexemes(text) if long else list(chain.from_iterable(map(_TEXTS.__getitem__, text.split()))),
-    )
-    name = name_term(original_filename)
-    if sum(map(len, fields)) + len(fields) * GAP > _FEW:
-        return _long_vector(name, fields)
-    found = [quoted_term(name)]
-    begin = 0
-    for lexemes, places in zip(fields, _PLACES, strict=True):
-        end = begin + len(lexemes)
-        found += compress(map(add, lexemes, places[begin:end]), lexemes)
-        begin = end + GAP
-    return " ".join(found)
+    term = name_term(original_filename).encode() + _END
+    lexemes = _name_lexemes(original_filename)
+    end = len(lexemes)
+    places = _PLACES["A"][:end]
+    end += GAP
+    for tag in tags:
+        more = _TEXTS[tag]
+        lexemes += more
+        places += _PLACES["B"][end : end + len(more)]
+        end += len(more) + GAP
+    end += GAP
+    more = _NAMES[f"{created_by_username} {created_by_fullname or ''}"][0]
+    lexemes += more
+    places += _PLACES["D"][end : end + len(more)]
+    end += len(more) + GAP
+    before = len(lexemes)
+    lexemes += _long_text_lexemes(text) if long else chain.from_iterable(map(_TEXTS.__getitem__, text.split()))
+    begin, end = end, end + len(lexemes) - before
+    places += _PLACES["C"][begin:end]
+    if end > _FEW:
+        # Behind the last position there is only that one. It is a description's that is so long.
+        places += [_PLACES["C"][-1]] * (len(lexemes) - len(places))
+        return _long_vector(term, lexemes, places)
+    # Stop words and gaps are empty.
+    found = {b"": b"", term: _NO_PLACE}
+    again = []
+    for one, place in zip(lexemes, places, strict=True):
+        if one not in found:
+            found[one] = place
+        elif one:
+            again.append((one, place))
+    for one, place in again:
+        known = found[one]
+        if (count := len(known) // 2) <= _MOST_POSITIONS:
+            found[one] = _COUNTS[count] + known[2:] + place[2:]
+    pieces = [b""] * (2 * len(found) + 1)
+    pieces[0] = (len(found) - 1).to_bytes(4, "big")
+    pieces[1::2] = found
+    pieces[2::2] = found.values()
+    return b"".join(pieces)
 
 
-def _name_lexemes(name: str) -> list[str]:
-    lexemes: list[str] = []
-    parts: list[str] = []
+def _name_lexemes(name: str) -> list[bytes]:
+    lexemes: list[bytes] = []
+    parts: list[bytes] = []
     for chunk in name.split():
         whole, of_them = _NAMES[chunk]
         lexemes += whole
@@ -158,36 +181,27 @@ def _name_lexemes(name: str) -> list[str]:
     return [*lexemes, *_HOLES, *parts] if parts else lexemes
 
 
-def _tag_lexemes(tags: Sequence[str]) -> list[str]:
-    lexemes: list[str] = []
-    for tag in tags:
-        lexemes += _TEXTS[tag]
-        lexemes += _HOLES
-    return lexemes
-
-
-def _long_vector(name: str, fields: Sequence[Sequence[str]]) -> str:
-    """The same for texts of any length: each lexeme once, within Postgres' limits."""
-    found: dict[str, list[str]] = {}
-    size = len(name.encode())
-    position = 0
-    for lexemes, weight in zip(fields, _WEIGHTS, strict=True):
-        for one in lexemes:
-            position += 1
-            if not one:
-                continue
-            if (places := found.get(one)) is None:
-                found[one] = [f"{min(position, _LAST_POSITION)}{weight}"]
-                length = len(one.encode())
-                # Behind a lexeme, at an even address: how many positions, and the first, two bytes each.
-                size += length + length % 2 + 4
-            elif position <= _LAST_POSITION and len(places) < _MOST_POSITIONS:
-                places.append(f"{position}{weight}")
-                size += 2
-        position += GAP
+def _long_vector(term: bytes, lexemes: Sequence[bytes], places: Sequence[bytes]) -> bytes:
+    """The same for texts of any length, within Postgres' limits."""
+    found: dict[bytes, list[bytes]] = {term: []}
+    size = len(term) - 1
+    for one, place in zip(lexemes, places, strict=True):
+        if not one:
+            continue
+        if (known := found.get(one)) is None:
+            found[one] = [place[2:]]
+            length = len(one) - 1
+            # Behind a lexeme, at an even address: how many positions, and the first, two bytes each.
+            size += length + length % 2 + 4
+        elif known and len(known) < _MOST_POSITIONS and known[-1] != place[2:]:
+            known.append(place[2:])
+            size += 2
     if size > _MOST_BYTES:
         raise TooManyWordsError(f"The words would take {size} bytes of at most {_MOST_BYTES} in the index.")
-    return " ".join([quoted_term(name), *(f"{one}:{','.join(places)}" for one, places in found.items())])
+    pieces = [len(found).to_bytes(4, "big")]
+    for one, known in found.items():
+        pieces += (one, len(known).to_bytes(2, "big"), *known)
+    return b"".join(pieces)
 
 
 def _refuse_too_many(texts: Sequence[str]) -> None:
@@ -199,28 +213,32 @@ def _refuse_too_many(texts: Sequence[str]) -> None:
         raise TooManyWordsError(f"The words would take {size} bytes of at most {_MOST_BYTES} in the index.")
 
 
-def _long_text_lexemes(text: str) -> list[str]:
+def _long_text_lexemes(text: str) -> list[bytes]:
     words = lower_words(text)
     known = {word: _text_lexeme(word) for word in set(words)}
     return [known[word] for word in words]
 
 
-def _text_lexemes(text: str) -> tuple[str, ...]:
+def _text_lexemes(text: str) -> tuple[bytes, ...]:
     return tuple(map(_text_lexeme, lower_words(text)))
 
 
-def _text_lexeme(word: str) -> str:
-    return "" if word in STOP_WORDS else lexeme(word)
+def _text_lexeme(word: str) -> bytes:
+    return b"" if word in STOP_WORDS else _ended(word)
 
 
-def _names_and_parts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    whole: list[str] = []
-    parts: list[str] = []
+def _names_and_parts(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    whole: list[bytes] = []
+    parts: list[bytes] = []
     for word in split(text):
-        whole.append(lexeme(word.lower()))
+        whole.append(_ended(word.lower()))
         if not _ONE_GEAR(word):
-            parts += [lexeme(part.lower()) for part in _GEAR.split(word) if part != word]
+            parts += [_ended(part.lower()) for part in _GEAR.split(word) if part != word]
     return tuple(whole), tuple(parts)
+
+
+def _ended(word: str) -> bytes:
+    return lexeme(word).encode() + _END
 
 
 _Made = TypeVar("_Made")
@@ -242,8 +260,14 @@ class _Cache(dict[str, _Made], Generic[_Made]):
         return made
 
 
-_HOLES: Final = ("",) * GAP
-_WEIGHTS: Final = "ABDC"
-_PLACES: Final = [[f":{position}{weight}" for position in range(1, _FEW + 1)] for weight in _WEIGHTS]
+_END: Final = b"\0"
+_NO_PLACE: Final = b"\0\0"
+_COUNTS: Final = [count.to_bytes(2, "big") for count in range(_MOST_POSITIONS + 1)]
+_HOLES: Final = (b"",) * GAP
+# By weight: that there is one position, and which, with the weight in its two highest bits.
+_PLACES: Final = {
+    weight: [b"\0\1" + (bits << 14 | position).to_bytes(2, "big") for position in range(1, _LAST_POSITION + 1)]
+    for bits, weight in enumerate("DCBA")
+}
 _TEXTS: Final = _Cache(_text_lexemes)
 _NAMES: Final = _Cache(_names_and_parts)

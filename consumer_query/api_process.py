@@ -7,6 +7,7 @@ from functools import partial
 import asyncpg
 from fastapi import FastAPI
 
+from consumer_query import read_model
 from consumer_query.admin_client import AdminClient
 from consumer_query.api import files_router
 from consumer_query.dead_letter_log import DeadLetterLog
@@ -25,7 +26,10 @@ from schemas.topics import DEAD_LETTERS, RESOLUTIONS, topic_name
 async def run_api(settings: QueryApiSettings) -> None:
     """Run the search API until a signal."""
     url = settings.query_database_url.get_secret_value()
-    async with await open_pool(url, "query-api", max_size=10) as pool, dead_letters_desk(pool, settings) as desk:
+    async with (
+        await open_pool(url, "query-api", max_size=10, init=read_model.teach) as pool,
+        dead_letters_desk(pool, settings) as desk,
+    ):
         health = Health()
         health.require("database", partial(_answers, pool))
         await run_process(

@@ -37,6 +37,8 @@ class Buffer:
     """Where the log ended when last heard of."""
     records: deque[Record] = field(default_factory=deque)
     bytes: int = 0
+    put_aside: set[int] = field(default_factory=set)
+    """Offsets from `applied` on that are among the dead letters; a batch that is tried again does not repeat them."""
     in_hand: bool = False
     alone: bool = False
     """Taken without others, because what failed was not understood and may lie here."""
@@ -73,6 +75,7 @@ class Buffer:
         for _ in range(count):
             self.bytes -= self.records.popleft().serialized_value_size
         self.applied = upto
+        self.put_aside = {offset for offset in self.put_aside if offset >= upto}
 
     def hold(self, reason: str, until: float) -> None:
         """Leave it alone for a while."""

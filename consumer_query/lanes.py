@@ -31,8 +31,8 @@ from runtime.postgres import Connection
 from schemas.codec import UnknownSchemaError
 from schemas.registry import RegistryError
 
-SLICE: Final = 25
-"""Records that are worked on before other lanes get their turn: about 1 ms. A fresh record needs a dozen turns."""
+SLICE: Final = 10
+"""Records worked on before other lanes get their turn: half a millisecond. A fresh record needs a dozen turns."""
 STALE_SHARE: Final = 0.3
 """When more of a batch than this was in the rows already, the next one is compared with them first."""
 
@@ -67,8 +67,10 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     """The newest of each file, ready to be written."""
     refused: list[Refused] = field(default_factory=list)
-    put_aside: int = 0
-    """How many of them the dead letters have."""
+    seen: int = 0
+    """How many of them were put aside, or were there already."""
+    to_note: int = 0
+    """Records that the breaker has not counted yet."""
     held: list[Held] = field(default_factory=list)
     records: int = 0
     changed: int = 0
@@ -144,7 +146,8 @@ class Lane:
                 changed = await self._write_around_bad_ones(connection, batch)
         APPLIED.inc(changed)
         batch.changed = changed
-        self._breaker.note(batch.records, len(batch.refused))
+        if batch.to_note:
+            self._breaker.note(batch.to_note, 0)
         self._compare_first = len(newest) - changed > STALE_SHARE * len(newest)
         self._watch(Point.APPLIED)
         return batch
@@ -158,6 +161,7 @@ class Lane:
                 if not await self._read_slice(batch, take, start):
                     break
             batch.records += len(take.records)
+        batch.to_note = 0 if any(take.buffer.put_aside for take in batch.takes) else batch.records
         for event_type, count in batch.events.items():
             RECEIVED.labels(event_type).inc(count)
 
@@ -233,23 +237,28 @@ class Lane:
         Raises:
             SystemicFaultError: it is too much.
         """
-        refused = batch.refused[batch.put_aside :]
+        known = {take.buffer.partition.partition: take.buffer.put_aside for take in batch.takes}
+        refused = [one for one in batch.refused[batch.seen :] if one.record.offset not in known[one.record.partition]]
         if refused:
-            if self._breaker.is_systemic(batch.records, len(batch.refused)):
-                first = batch.refused[0]
+            first = refused[0].record
+            if self._breaker.is_systemic(batch.to_note, len(refused)):
                 raise SystemicFaultError(
-                    f"{len(batch.refused)} of {batch.records} records are bad, beginning with offset "
-                    f"{first.record.offset} of partition {first.record.partition}: {first.error}"
+                    f"{len(refused)} of {batch.records} records are bad, beginning with offset {first.offset} of "
+                    f"partition {first.partition}: {refused[0].error}"
                 )
             await self._dead_letters.put([self._letter(one) for one in refused])
-            batch.put_aside = len(batch.refused)
+            self._breaker.note(batch.to_note, len(refused))
+            batch.to_note = 0
+            for one in refused:
+                known[one.record.partition].add(one.record.offset)
             _log.warning(
                 "records put aside",
                 count=len(refused),
                 reasons=sorted({one.reason for one in refused}),
-                first=f"{self._topic}/{refused[0].record.partition}/{refused[0].record.offset}",
+                first=f"{self._topic}/{first.partition}/{first.offset}",
             )
             self._watch(Point.DEAD_LETTERS_SENT)
+        batch.seen = len(batch.refused)
 
     def _letter(self, refused: Refused) -> DeadLetter:
         record = refused.record

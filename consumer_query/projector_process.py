@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from consumer_query import generations
+from consumer_query import generations, read_model
 from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.points import Watch, unwatched
 from consumer_query.projector import Limits, Projector
@@ -34,7 +34,7 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
     bounded = {"transaction_timeout": f"{TRANSACTION_SECONDS}s"}
     # A connection for each lane and the express lane, one to seek with, one for the pending list, one for health.
     async with await open_pool(
-        url, "query-projector", max_size=settings.cache_sync_lanes + 4, settings=bounded
+        url, "query-projector", max_size=settings.cache_sync_lanes + 4, settings=bounded, init=read_model.teach
     ) as pool:
         await generations.check_shape(pool)
         health = Health()

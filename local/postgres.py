@@ -60,7 +60,11 @@ class EmbeddedPostgres(Server):
             "listen_addresses": LOOPBACK,
             "unix_socket_directories": "",
             "max_connections": "200",
-            "shared_buffers": "64MB",
+            # Room for the indexes of some hundred thousand files; else their pages are written and read again and again.
+            "shared_buffers": "256MB",
+            # Behind a checkpoint each page goes to the log whole; compressed, a backlog is not held up by that.
+            "wal_compression": "pglz",
+            "max_wal_size": "2GB",
             "fsync": durable,
             "synchronous_commit": durable,
             "full_page_writes": durable,

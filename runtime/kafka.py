@@ -21,8 +21,8 @@ ABANDON_SECONDS: Final = 2.0
 
 HEARTBEAT_MS: Final = 500
 FETCH_WAIT_MS: Final = 50
-FETCH_BYTES: Final = 256 * 1024
-"""Of one partition in one fetch, compressed: some thousand events."""
+FETCH_BYTES: Final = 64 * 1024
+"""Of one partition in one fetch, compressed; one batch comes in any case. Larger answers delay what is fresh."""
 
 MAX_BATCH_BYTES: Final = 512 * 1024
 """Records in one produce request, before compression. Well below a broker's `message.max.bytes` of 1 MiB."""

@@ -4,7 +4,8 @@ Under the plain C locale `lower('Ж')` changes nothing and search would silently
 checks at start that the database uses the `builtin` provider (PostgreSQL 17 and later).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import asyncpg
 
@@ -44,6 +45,7 @@ async def open_pool(
     max_size: int = 10,
     command_timeout: float = 30,
     settings: Mapping[str, str] | None = None,
+    init: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
 ) -> asyncpg.Pool:
     """A pool for hand-written SQL.
 
@@ -53,6 +55,7 @@ async def open_pool(
         max_size: connections at most
         command_timeout: seconds that one statement may take, as seen from here
         settings: of each session, for example of the planner
+        init: called with each new connection
 
     Raises:
         WrongLocaleError: see the module.
@@ -63,6 +66,7 @@ async def open_pool(
         min_size=0,
         max_size=max_size,
         command_timeout=command_timeout,
+        init=init,
         server_settings={"application_name": process, **(settings or {})},
     )
     async with pool.acquire() as connection:

@@ -26,7 +26,7 @@ REFUSED_BEGIN: Final = "refuse me"
 """Descriptions that begin so are refused by the test's own rule in Postgres."""
 MANY_WORDS: Final = 120_000
 """Of 7 letters: 1.3 MB in the index, where 1 MB fit, and about 1 MB in the record."""
-RUN_SHARE: Final = 0.3
+RUN_SHARE: Final = 0.1
 """Of the turns of bad records, those that are runs."""
 LONGEST_RUN: Final = 12
 _WORDS: Final = ("договор", "поставка", "отчёт", "contract", "invoice", "scan", "final", "draft", "акт", "счёт")
@@ -187,7 +187,9 @@ class _Author:
             self._bad(created(self._file_id()), Place.OWN)
             return
         # Nothing else happens to this file, so that what becomes of the record is certain.
-        known = self._told.truth[self._retire(self._chance.randrange(len(self._living)))]
+        # Mostly of what came lately, so that the good revision and the bad one are in one batch.
+        lately = len(self._living) - 1 - int(len(self._living) * self._chance.random() ** 3)
+        known = self._told.truth[self._retire(lately)]
         older = self._chance.choice((known.revision, max(1, known.revision - 1)))
         revision = older if place is Place.OLDER else known.revision + 1
         self._bad(updated(known.file_id, revision), place)

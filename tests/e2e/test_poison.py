@@ -82,23 +82,24 @@ async def test_exactly_the_bad_ones_are_put_aside_all_others_are_applied_and_a_r
     """`large` of the bad records are 1 MB each: as many as of the other kinds would be another benchmark."""
     told = story(seed, events, int(events * SHARE), large)
     assert told.kinds().keys() == {kind.name for kind in (*KINDS, TOO_MANY_WORDS)}
-    ratios = []
+    best = best_clean = 0.0
     for number in range(1, rounds + 1):
         async with prepared.scene() as clean:
             clean_speed, _ = await applied(clean, told.good)
+            best_clean = max(best_clean, clean_speed)
             await clean.require_rows(told.truth)
             assert await clean.put_aside() == {}
         async with prepared.scene() as scene:
             speed, places = await applied(scene, told.records)
-            ratios.append(speed / clean_speed)
-            print(f"records/s: {clean_speed:,.0f} clean, {speed:,.0f} with bad ones, ratio {ratios[-1]:.2f}")
+            best = max(best, speed)
+            print(f"records/s: {clean_speed:,.0f} clean, {speed:,.0f} with bad ones, ratio {speed / clean_speed:.2f}")
             letters = await require_exactly_the_bad_ones(scene, dict(zip(places, told.records, strict=True)))
             await scene.require_rows(told.truth)
             if number == rounds:
                 await Mending(scene, dict(told.truth), letters).run()
     print(f"{len(letters)} letters of {dict(told.kinds())}")
-    # One short run on a machine that does other things as well says little; the long ones have to show it.
-    assert rounds == 1 or sorted(ratios)[rounds // 2] >= LEAST_RATIO
+    # What else the machine does can only make a run slower, and a single short one says little.
+    assert rounds == 1 or best >= LEAST_RATIO * best_clean
 
 
 async def applied(scene: Scene, records: Sequence[Written]) -> tuple[float, list[Position]]:

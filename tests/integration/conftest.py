@@ -10,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from consumer_query.read_model import teach
 from producer_admin import elements
 from producer_admin.api_models import Limits
 from producer_admin.api_process import admin_app
@@ -37,7 +38,7 @@ async def admin_pool(admin_database: str) -> AsyncIterator[asyncpg.Pool]:
 
 @pytest.fixture
 async def query_pool(query_database: str) -> AsyncIterator[asyncpg.Pool]:
-    async with await open_pool(query_database, "tests") as pool:
+    async with await open_pool(query_database, "tests", init=teach) as pool:
         yield pool
 
 
