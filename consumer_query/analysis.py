@@ -43,6 +43,9 @@ _GEAR: Final = re.compile(
 )
 # Most words; seen before the above, which is slower.
 _ONE_GEAR: Final = re.compile(r"\d+|[^\W\d_][a-zа-я]*").fullmatch
+# The same as `split` for texts of ASCII alone, three times as fast.
+_ascii_words: Final = re.compile("[A-Za-z0-9]+").findall
+_has_digits: Final = re.compile("[0-9]").search
 # Without their own caches: words are cached here.
 _RUSSIAN: Final = Stemmer.Stemmer("russian", 0).stemWord
 _ENGLISH: Final = Stemmer.Stemmer("english", 0).stemWord
@@ -83,6 +86,8 @@ def split(text: str) -> list[str]:
 
 def lower_words(text: str) -> list[str]:
     """The words of a text in lower case, each by itself: what a letter becomes can depend on its neighbours."""
+    if text.isascii():
+        return _ascii_words(text.lower())
     return [word.lower() for word in split(text)]
 
 
@@ -140,7 +145,7 @@ def search_vector(
         places += _PLACES["B"][end : end + len(more)]
         end += len(more) + GAP
     end += GAP
-    more = _NAMES[f"{created_by_username} {created_by_fullname or ''}"][0]
+    more = _PEOPLE[f"{created_by_username} {created_by_fullname or ''}"][0]
     lexemes += more
     places += _PLACES["D"][end : end + len(more)]
     end += len(more) + GAP
@@ -230,11 +235,19 @@ def _text_lexeme(word: str) -> bytes:
 def _names_and_parts(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     whole: list[bytes] = []
     parts: list[bytes] = []
-    for word in split(text):
-        whole.append(_ended(word.lower()))
-        if not _ONE_GEAR(word):
-            parts += [_ended(part.lower()) for part in _GEAR.split(word) if part != word]
+    for word in _ascii_words(text) if text.isascii() else split(text):
+        if len(word) <= _LONGEST_CACHED and word.isascii() and word.isdigit():
+            whole.append(word.encode() + _END)  # what `_ended` makes of it, ten times as fast
+            continue
+        one, of_it = _NAME_WORDS[word]
+        whole.append(one)
+        parts += of_it
     return tuple(whole), tuple(parts)
+
+
+def _name_word(word: str) -> tuple[bytes, tuple[bytes, ...]]:
+    parts = () if _ONE_GEAR(word) else [part for part in _GEAR.split(word) if part != word]
+    return _ended(word.lower()), tuple(_ended(part.lower()) for part in parts)
 
 
 def _ended(word: str) -> bytes:
@@ -247,13 +260,14 @@ _Made = TypeVar("_Made")
 class _Cache(dict[str, _Made], Generic[_Made]):
     """Lexemes of the texts that come again and again; emptied when full."""
 
-    def __init__(self, make: Callable[[str], _Made]) -> None:
+    def __init__(self, make: Callable[[str], _Made], *, of_numbers: bool = True) -> None:
         super().__init__()
         self._make = make
+        self._of_numbers = of_numbers
 
     def __missing__(self, text: str) -> _Made:
         made = self._make(text)
-        if len(text) <= _LONGEST_CACHED:
+        if len(text) <= _LONGEST_CACHED and (self._of_numbers or not _has_digits(text)):
             if len(self) >= _MOST_CACHED:
                 self.clear()
             self[text] = made
@@ -270,4 +284,7 @@ _PLACES: Final = {
     for bits, weight in enumerate("DCBA")
 }
 _TEXTS: Final = _Cache(_text_lexemes)
-_NAMES: Final = _Cache(_names_and_parts)
+# Numbers in the names of files hardly ever come again; in the names of people they do.
+_NAMES: Final = _Cache(_names_and_parts, of_numbers=False)
+_PEOPLE: Final = _Cache(_names_and_parts)
+_NAME_WORDS: Final = _Cache(_name_word)

@@ -176,10 +176,11 @@ def test_a_text_of_the_same_words_may_be_long() -> None:
 
 def test_caches_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "_MOST_CACHED", 100)
-    analysis._TEXTS.clear()
-    analysis._NAMES.clear()
+    caches = (analysis._TEXTS, analysis._NAMES, analysis._NAME_WORDS, analysis._PEOPLE)
+    for cache in caches:
+        cache.clear()
     for number in range(1000):
-        search_vector(f"{number} {'x' * 1000}.txt", (f"tag {number}",), f"text{number}", f"user{number}", None)
-        assert len(analysis._TEXTS) <= 100
-        assert len(analysis._NAMES) <= 100
-    assert max(map(len, analysis._NAMES)) <= 64
+        long = "x" * 1000
+        search_vector(f"a{number:x} {number} {long}.txt", (f"tag {number}",), f"t{number} {long}", f"u{number}", long)
+        assert all(len(cache) <= 100 for cache in caches)
+    assert max(len(text) for cache in caches for text in cache) <= 64
