@@ -35,7 +35,7 @@ class ProjectorSettings(QueryDatabaseSettings, KafkaSettings):
     )
     cache_sync_batch_size: PositiveInt = Field(2000, description="Records in one transaction at most.")
     cache_sync_lanes: PositiveInt = Field(
-        2, description="Transactions at once in a backlog; fresh records have one more."
+        3, description="Transactions at once in a backlog; fresh records have one more."
     )
     dead_letter_max_share: PositiveFloat = Field(
         0.5, description="Of the last 500 records; when more are bad, none is put aside. Above 1: no limit."
