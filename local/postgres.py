@@ -60,7 +60,7 @@ class EmbeddedPostgres(Server):
             "listen_addresses": LOOPBACK,
             "unix_socket_directories": "",
             "max_connections": "200",
-            # Room for the indexes of some hundred thousand files; else their pages are written and read again and again.
+            # Room for the indexes of some hundred thousand files; else their pages are read and written over and over.
             "shared_buffers": "256MB",
             # Behind a checkpoint each page goes to the log whole; compressed, a backlog is not held up by that.
             "wal_compression": "pglz",
