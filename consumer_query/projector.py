@@ -127,6 +127,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             raise NotReadyError("waiting for partitions")
         if self._unseeked:
             raise NotReadyError(f"{len(self._unseeked)} partitions are not at their start yet")
+        if not self._buffers and not self._consumer.partitions_for_topic(self._topic):
+            raise NotReadyError(f"there is no topic {self._topic}")
         held = [
             f"partition {one.partition.partition} at offset {one.applied}: {one.held or one.unparsable}"
             for one in self._buffers.values()

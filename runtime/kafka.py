@@ -20,6 +20,7 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 ABANDON_SECONDS: Final = 2.0
 
 HEARTBEAT_MS: Final = 500
+METADATA_MS: Final = 10_000
 FETCH_WAIT_MS: Final = 50
 FETCH_BYTES: Final = 64 * 1024
 """Of one partition in one fetch, compressed; one batch comes in any case. Larger answers delay what is fresh."""
@@ -103,6 +104,8 @@ def group_consumer(
         # While a fetch waits for news of idle partitions, no other partition of that broker is fetched.
         fetch_max_wait_ms=FETCH_WAIT_MS,
         max_partition_fetch_bytes=FETCH_BYTES,
+        # How soon a topic that was made late, or anew, is found.
+        metadata_max_age_ms=METADATA_MS,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -27,9 +27,11 @@ from consumer_query.records import Reason, RecordReader
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
 from runtime.kafka import group_consumer, group_lag, plain_consumer, transactional_producer
+from runtime.topics import ensure_topics
 from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
+from tests.backends import Backend
 from tests.integration.conftest import Topic, group_name
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
@@ -489,6 +491,32 @@ async def produce_built(topic: Topic, partition: int, batch: bytes) -> None:
         leader = producer.client.cluster.leader_for_partition(TopicPartition(topic.name, partition))
         answer = await producer.client.send(leader, request)
     assert all(errors[1] == 0 for _, found in answer.topics for errors in found)
+
+
+async def test_a_projector_is_not_ready_without_its_topic_and_finds_it_when_it_is_made(
+    query_pool: asyncpg.Pool, backend: Backend, group: str
+) -> None:
+    name, servers = f"late-{uuid4().hex[:8]}", backend.bootstrap_servers
+    projector = Projector(
+        query_pool,
+        group_consumer(servers, group, "projector"),
+        name,
+        group,
+        TopicDeadLetters(servers, topic_name(DEAD_LETTERS, name)),
+        RecordReader(None),
+        Limits(batch=100, lanes=2, bad_share=0.5),
+    )
+    stopping = asyncio.Event()
+    running = asyncio.create_task(projector.run(stopping))
+    try:
+        await eventually(lambda: complains(projector, "waiting for partitions"))
+        await ensure_topics(servers, name)
+        event = created()
+        await Topic(backend, name).announce(event)
+        await settles(cached(query_pool), {event.file_id: 1}, seconds=40)
+    finally:
+        stopping.set()
+        await running
 
 
 async def test_when_nearly_all_records_are_bad_it_stops_and_says_so_instead_of_emptying_the_topic(
