@@ -7,6 +7,7 @@ meet on one primary key, and the greater revision wins. The view and the indexes
 from typing import Final
 
 import asyncpg
+import structlog
 
 from consumer_query.analysis import ANALYZER
 from runtime.errors import StartError
@@ -55,6 +56,14 @@ LIVE_NUMBER: Final = "SELECT live FROM cache_generation"
 LIVE_SHAPE: Final = "SELECT shape, analyzer FROM cache_generation"
 FIRST: Final = "INSERT INTO cache_generation (live, shape, analyzer) VALUES (1, $1, $2)"
 
+FORGET: Final = """
+DROP VIEW file_metadata_cache;
+DROP TABLE {table};
+DELETE FROM cache_generation;
+DELETE FROM projector_positions
+"""
+_log = structlog.get_logger()
+
 
 class WrongShapeError(StartError):
     """The live generation was made by another version of this program; it has to be rebuilt."""
@@ -71,11 +80,16 @@ def search_index_name(generation: int) -> str:
 
 
 async def ensure_first(connection: asyncpg.Connection) -> None:
-    """Make generation 1 and the view, unless there is a live generation already. Safe to run twice at once."""
+    """Make generation 1 and the view, unless there is a live generation of this shape. Safe to run twice at once."""
     async with connection.transaction():
         await connection.execute(LOCK_FOR_FIRST)
-        if await connection.fetchrow(LIVE_SHAPE) is not None:
+        live = await connection.fetchrow(LIVE_SHAPE)
+        if live is not None and tuple(live) == (SHAPE, ANALYZER):
             return
+        if live is not None:
+            # Nobody could write into it any more. The topic fills the new one; until then search finds what is there.
+            _log.warning("the cache is made anew", shape=live["shape"], analyzer=live["analyzer"])
+            await connection.execute(FORGET.format(table=table_name(await connection.fetchval(LIVE_NUMBER))))
         table = table_name(1)
         for statement in (TABLE, SEARCH_INDEX, VIEW):
             await connection.execute(statement.format(table=table))
@@ -94,5 +108,5 @@ async def check_shape(pool: asyncpg.Pool) -> None:
     if tuple(live) != (SHAPE, ANALYZER):
         raise WrongShapeError(
             f"The live cache has shape {live['shape']} and analyzer {live['analyzer']}, this program writes "
-            f"{SHAPE} and {ANALYZER}. Make the query database anew and run the verb migrate: the topic fills it again."
+            f"{SHAPE} and {ANALYZER}. Run the verb migrate: it makes the cache anew, and the topic fills it again."
         )

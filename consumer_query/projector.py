@@ -50,6 +50,8 @@ HOLD_SECONDS: Final = 5.0
 """Between looks for a schema that was unknown, or whether a systemic fault has been mended."""
 UNPARSABLE_SECONDS: Final = 60.0
 """Likewise, whether a record that the client cannot parse is gone; looking stalls the other partitions for a moment."""
+WEDGED_SECONDS: Final = 20.0
+"""When the client fails for so long and the broker answers, the process ends, to be started anew."""
 TELL_AGAIN_SECONDS: Final = 30.0
 """Between log lines of one fault that stays."""
 PROBE_SECONDS: Final = 5.0
@@ -117,6 +119,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._follow_markers = False
         self._changed_rows = 0
         self._told, self._told_at = "", 0.0
+        self._probed_at = 0.0
+        """When the broker last answered, by the event loop's clock."""
         self._in_hand: set[asyncio.Task[None]] = set()
         self.broker = Condition("not connected yet")
         self.database = Condition("not connected yet")
@@ -207,6 +211,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         waits = backoff(LONGEST_BACKOFF_SECONDS)
         seek_not_before = 0.0
         idle_moved_at = 0.0
+        failing_since: float | None = None
         while True:
             try:
                 if self._unseeked and _now() >= seek_not_before:
@@ -217,12 +222,17 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                         self._tell(error)
                         seek_not_before = _now() + next(waits)
                 await self._fetch()
+                failing_since = None
                 if _now() - idle_moved_at >= IDLE_MOVE_SECONDS:
                     idle_moved_at = _now()
                     self._follow_markers = True
                 self._changed.set()
             except KafkaError as error:
                 self._tell(error)
+                failing_since = failing_since or _now()
+                if self._probed_at - failing_since > WEDGED_SECONDS:
+                    # A task of the client's may be dead, and it then raises the same error for ever.
+                    raise
                 await pause(next(waits), stopping)
 
     async def _fetch(self) -> None:
@@ -415,10 +425,12 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             _log.error("systemic fault: nothing bad is put aside until it is mended", error=str(error))
             self._hold(takes, f"systemic fault: {error}")
         except Exception as error:
-            if fault_of(error) is Fault.UNKNOWN:
-                for take in takes:
-                    take.buffer.alone = True
-                self._hold(takes, f"{type(error).__name__}: {error}", 0.0 if len(takes) > 1 else HOLD_SECONDS)
+            unknown = fault_of(error) is Fault.UNKNOWN
+            for take in takes:
+                take.buffer.alone = unknown
+            # Told until it goes well, so that readiness does not depend on who looked last.
+            alone = unknown and len(takes) == 1
+            self._hold(takes, f"{type(error).__name__}: {error}", HOLD_SECONDS if alone else 0.0)
             raise
         else:
             self._changed_rows += batch.changed
@@ -488,6 +500,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 for partition, end in ends.items():
                     if buffer := self._buffers.get(partition):
                         buffer.end = max(buffer.end, end)
+                self._probed_at = _now()
                 self.broker.met()
                 BROKER_UP.set(1)
             except (KafkaError, TimeoutError) as error:

@@ -105,7 +105,8 @@ def _tombstone(key: bytes | None, revision: bytes | None) -> FileState:
     text = (key or b"").decode(errors="replace")
     if not _FILE_ID.fullmatch(text):
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the key of a tombstone has to be a file id, not {text!r}")
-    if revision is None or not revision.isdigit() or not 1 <= int(revision) <= _LARGEST:
+    # The length first: Python refuses to read a number of thousands of digits.
+    if revision is None or len(revision) > 19 or not revision.isdigit() or not 1 <= int(revision) <= _LARGEST:
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the revision header of a tombstone is {revision!r}")
     return _deleted(text, int(revision), TOMBSTONE)
 

@@ -16,14 +16,16 @@ from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
+from consumer_query import generations, read_model
 from consumer_query import positions as stored_positions
-from consumer_query import read_model
 from consumer_query.dead_letters import DeadLetter, TopicDeadLetters, from_record
 from consumer_query.errors import PositionMovedError
+from consumer_query.migrations import run_migrate
 from consumer_query.positions import Move
 from consumer_query.projector import Limits, Projector
 from consumer_query.read_model import Row
 from consumer_query.records import Reason, RecordReader
+from consumer_query.settings import QueryDatabaseSettings
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
 from runtime.kafka import group_consumer, group_lag, plain_consumer, transactional_producer
@@ -517,6 +519,22 @@ async def test_a_projector_is_not_ready_without_its_topic_and_finds_it_when_it_i
     finally:
         stopping.set()
         await running
+
+
+async def test_a_cache_of_another_shape_is_made_anew_by_migrate_and_filled_by_the_topic(
+    query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, running_projector: Running
+) -> None:
+    event = created()
+    await events_topic.announce(event)
+    async with running_projector():
+        await settles(cached(query_pool), {event.file_id: 1})
+    await query_pool.execute("UPDATE cache_generation SET shape = 1, analyzer = 1")
+    with pytest.raises(generations.WrongShapeError, match="migrate"):
+        await generations.check_shape(query_pool)
+    await run_migrate(QueryDatabaseSettings.model_validate({"query_database_url": query_database}))
+    await generations.check_shape(query_pool)
+    async with running_projector():
+        await settles(cached(query_pool), {event.file_id: 1})
 
 
 async def test_when_nearly_all_records_are_bad_it_stops_and_says_so_instead_of_emptying_the_topic(

@@ -64,7 +64,9 @@ def test_a_tombstone_deletes_at_the_revision_in_its_header() -> None:
     assert (state.file_id, state.revision, state.deleted, state.event_type) == (str(FILE), 7, True, "tombstone")
 
 
-@pytest.mark.parametrize("revision", [b"", b"0", b"-1", b"1.0", b"\xb2", b"9223372036854775808", b"1 ", None])
+@pytest.mark.parametrize(
+    "revision", [b"", b"0", b"-1", b"1.0", b"\xb2", b"9223372036854775808", b"1" * 5_000, b"1 ", None]
+)
 def test_a_tombstone_without_a_revision_is_refused(revision: bytes | None) -> None:
     headers = {} if revision is None else {"revision": revision}
     assert reason_of(str(FILE).encode(), None, headers) is Reason.BREAKS_CONTRACT
