@@ -114,7 +114,6 @@ class Scene:
             "QUERY_DATABASE_URL": self.database,
             "KAFKA_BOOTSTRAP_SERVERS": self.side.kafka.bootstrap_servers,
             "FILE_EVENTS_TOPIC": self.topic,
-            "FILE_EVENTS_DLQ_TOPIC": self.dead_letters,
             "KAFKA_CONSUMER_GROUP": self.group,
             "KAFKA_SESSION_TIMEOUT_MS": str(int(SESSION_SECONDS * 1000)),
             "QUERY_PROJECTOR_MANAGEMENT_PORT": str(port),
