@@ -154,7 +154,7 @@ def search_vector(
     begin, end = end, end + len(lexemes) - before
     places += _PLACES["C"][begin:end]
     if end > _FEW:
-        # Behind the last position there is only that one. It is a description's that is so long.
+        # Behind the last position there is only that one, and what stands there counts as description.
         places += [_PLACES["C"][-1]] * (len(lexemes) - len(places))
         return _long_vector(term, lexemes, places)
     # Stop words and gaps are empty.
@@ -198,7 +198,8 @@ def _long_vector(term: bytes, lexemes: Sequence[bytes], places: Sequence[bytes])
             length = len(one) - 1
             # Behind a lexeme, at an even address: how many positions, and the first, two bytes each.
             size += length + length % 2 + 4
-        elif known and len(known) < _MOST_POSITIONS and known[-1] != place[2:]:
+        # Postgres takes a position once, whatever the weights.
+        elif known and len(known) < _MOST_POSITIONS and known[-1] not in _LAST_PLACES:
             known.append(place[2:])
             size += 2
     if size > _MOST_BYTES:
@@ -283,6 +284,7 @@ _PLACES: Final = {
     weight: [b"\0\1" + (bits << 14 | position).to_bytes(2, "big") for position in range(1, _LAST_POSITION + 1)]
     for bits, weight in enumerate("DCBA")
 }
+_LAST_PLACES: Final = frozenset(places[-1][2:] for places in _PLACES.values())
 _TEXTS: Final = _Cache(_text_lexemes)
 # Numbers in the names of files hardly ever come again; in the names of people they do.
 _NAMES: Final = _Cache(_names_and_parts, of_numbers=False)

@@ -22,6 +22,7 @@ TEXT = st.text(PLAIN | LIKELY, max_size=80)
 WORDS = st.lists(
     st.sampled_from(["договоры", "поставка", "ёлка", "the", "и", "or", "annual", "Reports", "fileName", "mp4", "Café"])
 )
+FILLED = "filler " * 16_382
 NUMBERS = " ".join(map(str, range(3_000)))
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -153,6 +154,26 @@ async def test_the_longest_words_fit_as_long_as_the_short_way_is_taken(query_poo
         patched.setattr(analysis, "_LONG_TEXT", 2**21)
         vector = search_vector("=" * 5000, (), " ".join(words), "u", None)
     assert await query_pool.fetchval("SELECT length($1::tsvector)", vector) == len(words) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "text", "user"),
+    [
+        (f"{FILLED} needle needle", (), "", ""),
+        (f"{FILLED} needle", ("needle",), "", ""),
+        (f"{FILLED} needle", (), "needle", ""),
+        (f"{FILLED} needle", (), "", "needle"),
+        ("", (f"{FILLED[: -analysis.GAP * 7]} needle",), "needle", "needle"),
+        ("", (), f"{FILLED} needle needle", ""),
+    ],
+    ids=["name", "name and tag", "name and text", "name and user", "tag", "text"],
+)
+async def test_a_word_at_the_last_position_is_there_once_wherever_it_comes_again(
+    query_pool: asyncpg.Pool, name: str, tags: tuple[str, ...], text: str, user: str
+) -> None:
+    vector = search_vector(name, tags, text, "", user)
+    places = await query_pool.fetchval("SELECT positions FROM unnest($1::tsvector) WHERE lexeme = 'needl'", vector)
+    assert places == [16383]
 
 
 async def test_positions_end_where_postgres_ends_them_and_words_behind_are_found(query_pool: asyncpg.Pool) -> None:
