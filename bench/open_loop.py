@@ -12,7 +12,7 @@ from bench.report import percentile
 from bench.visible import Watch
 from producer_admin.outbox import shard_of
 from schemas.codec import encode
-from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType, FileEvent
+from schemas.events import EventType, FileEvent, record_headers
 
 
 class Record(NamedTuple):
@@ -34,7 +34,7 @@ class Record(NamedTuple):
             shard_of(event.file_id),
             str(event.file_id).encode(),
             encode(event),
-            [(REVISION_HEADER, str(event.revision).encode()), (EVENT_ID_HEADER, str(event.event_id).encode())],
+            record_headers(event.revision, event.event_id),
         )
 
 

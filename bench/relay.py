@@ -24,7 +24,7 @@ from bench.report import Figure, ratio, turned
 from bench.servers import Servers, Tell
 from producer_admin.outbox import SHARDS
 from runtime.kafka import MAX_BATCH_BYTES, idempotent_producer
-from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType
+from schemas.events import EventType, record_headers
 
 CLIENT_BATCH_BYTES: Final = 16 * 1024
 """aiokafka's own default."""
@@ -112,7 +112,7 @@ async def _producer(servers: Servers, batch_bytes: int) -> AsyncIterator[tuple[A
 
 def _records(row: Waiting) -> list[Record]:
     """What the relay makes of a row: a deletion is followed by its tombstone."""
-    headers = [(REVISION_HEADER, str(row.revision).encode()), (EVENT_ID_HEADER, str(row.event_id).encode())]
+    headers = record_headers(row.revision, row.event_id)
     timestamp_ms = int(row.occurred_at.timestamp() * 1000)
     values = (row.payload, None) if row.event_type == EventType.DELETED else (row.payload,)
     return [Record(row.shard, str(row.file_id).encode(), value, timestamp_ms, headers) for value in values]

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from consumer_query.dead_letters import DeadLetter, from_record
 from consumer_query.errors import DeadLetterNotFoundError, DeadLettersAwayError
+from consumer_query.records import LARGEST_REVISION
 from consumer_query.resolutions import Resolution, Resolutions, Status, status_of
 from runtime.whole_topic import whole_topic
 from schemas.codec import CodecError, Decoder
@@ -25,7 +26,6 @@ EXAMPLES: Final = 3
 """Of each group: enough to recognise it, few enough for a page."""
 MOST_GROUPS: Final = 200
 """A reason and a class of exceptions are a group. Foreign records could make any number of them."""
-LARGEST_REVISION: Final = 2**63 - 1
 
 
 @cache

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import unquote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -19,7 +18,7 @@ from consumer_query.errors import DeadLettersNotSetUpError, RefusedRequestError
 from consumer_query.redrive import Done, Order, Redrive
 from consumer_query.resolutions import Action, Status
 from runtime.errors import FieldError
-from runtime.http import PROBLEM_RESPONSE
+from runtime.http import PROBLEM_RESPONSE, header_text
 
 MAX_LIMIT: Final = 500
 ANONYMOUS: Final = "anonymous"
@@ -171,8 +170,7 @@ async def _actor(
     if x_actor is None:
         return ANONYMOUS
     try:
-        # HTTP hands headers over as Latin-1.
-        actor = unquote(x_actor.encode("latin-1").decode(), errors="strict").strip()
+        actor = header_text(x_actor).strip()
     except UnicodeError:
         actor = ""
     if not actor.isprintable() or not 1 <= len(actor) <= LONGEST_ACTOR:

@@ -21,7 +21,7 @@ _FILE_ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0
 _EARLIEST: Final = int(datetime(1, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
 _LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000
 """Microseconds. Postgres could store later times; the APIs could not answer them."""
-_LARGEST: Final = 2**63 - 1
+LARGEST_REVISION: Final = 2**63 - 1
 
 
 class Reason(StrEnum):
@@ -71,7 +71,7 @@ class RecordReader:
             raise BadRecordError(Reason.UNDECODABLE, str(error)) from error
         return _checked(key, record)
 
-    async def learn(self, unknown: UnknownSchemaError) -> None:
+    async def _learn(self, unknown: UnknownSchemaError) -> None:
         """Ask the registry for a schema.
 
         Raises:
@@ -97,7 +97,7 @@ class RecordReader:
         try:
             return self.state_of(key, value, headers)
         except UnknownSchemaError as unknown:
-            await self.learn(unknown)
+            await self._learn(unknown)
         return self.state_of(key, value, headers)
 
 
@@ -106,7 +106,7 @@ def _tombstone(key: bytes | None, revision: bytes | None) -> FileState:
     if not _FILE_ID.fullmatch(text):
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the key of a tombstone has to be a file id, not {text!r}")
     # The length first: Python refuses to read a number of thousands of digits.
-    if revision is None or len(revision) > 19 or not revision.isdigit() or not 1 <= int(revision) <= _LARGEST:
+    if revision is None or len(revision) > 19 or not revision.isdigit() or not 1 <= int(revision) <= LARGEST_REVISION:
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the revision header of a tombstone is {revision!r}")
     return _deleted(text, int(revision), TOMBSTONE)
 

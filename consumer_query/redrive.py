@@ -173,7 +173,7 @@ class Redrive:
             except Exception as unreadable:  # noqa: BLE001 - whatever it is, it passes or it is this letter's
                 return await self._superseded(letter) or _failed(letter, unreadable)
             async with self._pool.acquire() as connection:
-                known = (await read_model.revisions(connection, [state.file_id])).get(state.file_id, 0)
+                known = await _known_revision(connection, state.file_id)
                 if known >= state.revision:
                     return _superseded_by(known)
                 changed = await _apply(connection, row, dry_run=order.dry_run)
@@ -208,8 +208,13 @@ class Redrive:
         if said.file_id is None or said.revision is None:
             return None
         async with self._pool.acquire() as connection:
-            known = (await read_model.revisions(connection, [str(said.file_id)])).get(str(said.file_id), 0)
+            known = await _known_revision(connection, str(said.file_id))
         return _superseded_by(known) if known >= said.revision else None
+
+
+async def _known_revision(connection: Connection, file_id: str) -> int:
+    """The revision that the cache holds of a file, 0 when it has none."""
+    return (await read_model.revisions(connection, [file_id])).get(file_id, 0)
 
 
 async def _apply(connection: Connection, row: Row, *, dry_run: bool) -> int:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
-from urllib.parse import unquote
 from uuid import UUID
 
 from pydantic import (
@@ -29,6 +28,7 @@ from producer_admin.errors import RefusedError
 from producer_admin.files import FileRecord
 from producer_admin.saga_log import LoggedSaga
 from runtime.errors import FieldError
+from runtime.http import header_text
 from schemas.file_view import FileView
 
 MAX_TAGS: Final = 100
@@ -245,8 +245,7 @@ def read_actor(header: str) -> str:
         RefusedError: not a name that can be stored.
     """
     try:
-        # HTTP hands headers over as Latin-1.
-        return _LABEL.validate_python(unquote(header.encode("latin-1").decode(), errors="strict"))
+        return _LABEL.validate_python(header_text(header))
     except (UnicodeError, ValidationError) as error:
         problem = FieldError("X-Actor", "not 1 to 100 printable characters in UTF-8")
         raise RefusedError("X-Actor cannot be read.", (problem,)) from error

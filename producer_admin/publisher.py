@@ -15,7 +15,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from producer_admin.metrics import PUBLISH_FAILURES, PUBLISH_SECONDS, PUBLISHED
 from producer_admin.outbox import OutboxRow, Receipt
 from runtime.kafka import TRANSACTION_TIMEOUT_MS, abandon, transactional_producer
-from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType
+from schemas.events import EventType, record_headers
 
 COMMIT_SECONDS: Final = 0.9 * TRANSACTION_TIMEOUT_MS / 1000
 """aiokafka waits for a commit without limit; past this the broker is about to abort the transaction anyway."""
@@ -97,7 +97,7 @@ class ShardPublisher:
         place = 0
         for row in rows:
             key = str(row.file_id).encode()
-            headers = [(REVISION_HEADER, b"%d" % row.revision), (EVENT_ID_HEADER, str(row.event_id).encode())]
+            headers = record_headers(row.revision, row.event_id)
             timestamp = row.occurred_at_ms
             for value in (row.payload, None) if row.event_type == EventType.DELETED else (row.payload,):
                 if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:

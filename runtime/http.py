@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from fastapi import FastAPI, Request
@@ -17,6 +18,15 @@ from runtime.errors import FieldError, ServiceError
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 _log = structlog.get_logger()
+
+
+def header_text(header: str) -> str:
+    """What a client means by a header's value: UTF-8, or percent-encoded. HTTP hands it over as Latin-1.
+
+    Raises:
+        UnicodeError: it is neither.
+    """
+    return unquote(header.encode("latin-1").decode(), errors="strict")
 
 
 class ProblemField(BaseModel):

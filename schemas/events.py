@@ -15,6 +15,11 @@ EVENT_ID_HEADER = "event_id"
 """Record header, UUID text: the identity of the change, readable without decoding the value."""
 
 
+def record_headers(revision: int, event_id: UUID) -> list[tuple[str, bytes]]:
+    """The headers that every record of a change carries, its tombstone too."""
+    return [(REVISION_HEADER, b"%d" % revision), (EVENT_ID_HEADER, str(event_id).encode())]
+
+
 class EventType(StrEnum):
     """What happened, as it reads at the edges (metrics, logs, REST)."""
 

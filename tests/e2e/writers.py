@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from producer_admin.outbox import shard_of
 from runtime.kafka import abandon, transactional_producer
 from schemas.codec import encode
-from schemas.events import EVENT_ID_HEADER, REVISION_HEADER, EventType, FileEvent
+from schemas.events import REVISION_HEADER, EventType, FileEvent, record_headers
 from tests.samples import created, deleted, updated
 
 WRITERS: Final = 2
@@ -182,6 +182,6 @@ class _Writer:
             value, with_revision = self._chance.choice(POISON)(file_id)
             headers = [(REVISION_HEADER, b"1")] if with_revision else []
             return [Written(str(file_id).encode(), value, shard_of(file_id), headers)]
-        headers = [(REVISION_HEADER, str(event.revision).encode()), (EVENT_ID_HEADER, str(event.event_id).encode())]
+        headers = record_headers(event.revision, event.event_id)
         values = (encode(event), None) if event.event_type is EventType.DELETED else (encode(event),)
         return [Written(str(event.file_id).encode(), value, shard_of(event.file_id), headers) for value in values]
