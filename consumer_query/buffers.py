@@ -57,6 +57,15 @@ class Buffer:
         return len(self.records) + max(0, self.end - self.fetched) < LIVE_RECORDS
 
     @property
+    def trouble(self) -> str | None:
+        """Why it does not go on; None when it does."""
+        return self.held or self.unparsable
+
+    def is_free(self, now: float) -> bool:
+        """Whether a lane may take it."""
+        return not self.in_hand and self.not_before <= now
+
+    @property
     def has_work(self) -> bool:
         """Whether there is anything to move over, if only transaction markers."""
         return bool(self.records) or self.fetched > self.applied
@@ -121,7 +130,7 @@ def choose(buffers: Iterable[Buffer], *, express: bool, most: int, now: float) -
         most: records at most, over all partitions
         now: the event loop's clock
     """
-    free = [one for one in buffers if one.records and not one.in_hand and one.not_before <= now]
+    free = [one for one in buffers if one.records and one.is_free(now)]
     live = [one for one in free if one.live]
     if express:
         wanted = live
@@ -141,11 +150,7 @@ def choose(buffers: Iterable[Buffer], *, express: bool, most: int, now: float) -
 
 def choose_idle(buffers: Iterable[Buffer], now: float) -> list[Take]:
     """Partitions whose positions have only transaction markers to move over."""
-    return [
-        take(one, 0)
-        for one in buffers
-        if not one.records and one.has_work and not one.in_hand and one.not_before <= now
-    ]
+    return [take(one, 0) for one in buffers if not one.records and one.has_work and one.is_free(now)]
 
 
 def take(buffer: Buffer, most: int) -> Take:

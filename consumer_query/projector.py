@@ -10,7 +10,7 @@ transaction commit all the same, the compare-and-set of its positions decides.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +18,14 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
+from prometheus_client import Gauge
 
 from consumer_query import buffers, positions
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Buffer, Record, Take
 from consumer_query.commits import Commits
 from consumer_query.dead_letters import DeadLetterWriter
-from consumer_query.errors import PositionMovedError
+from consumer_query.errors import PositionMovedError, QueryError
 from consumer_query.faults import Fault, fault_of
 from consumer_query.lanes import Held, Lane, SystemicFaultError
 from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
@@ -50,14 +51,18 @@ HOLD_SECONDS: Final = 5.0
 """Between looks for a schema that was unknown, or whether a systemic fault has been mended."""
 UNPARSABLE_SECONDS: Final = 60.0
 """Likewise, whether a record that the client cannot parse is gone; looking stalls the other partitions for a moment."""
-WEDGED_SECONDS: Final = 20.0
-"""When the client fails for so long and the broker answers, the process ends, to be started anew."""
+BROKEN_SECONDS: Final = 20.0
+"""A client that fails for so long while the broker answers is replaced: a task of it may be dead."""
 TELL_AGAIN_SECONDS: Final = 30.0
 """Between log lines of one fault that stays."""
 PROBE_SECONDS: Final = 5.0
 """Between questions to an idle broker, each with as much time for its answer."""
 
 _log = structlog.get_logger()
+
+
+class ClientBrokenError(QueryError):
+    """The Kafka client will not recover by itself."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
     Args:
         pool: at least `limits.lanes` + 4 connections
-        consumer: not started; ends with this
+        open_consumer: makes a member of the group, not started; called again when one turns out to be broken
         topic: of file events
         group: the consumer's group
         dead_letters: where refused records go
@@ -89,7 +94,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(
         self,
         pool: asyncpg.Pool,
-        consumer: AIOKafkaConsumer,
+        open_consumer: Callable[[], AIOKafkaConsumer],
         topic: str,
         group: str,
         dead_letters: DeadLetterWriter,
@@ -98,7 +103,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         watch: Watch = unwatched,
     ) -> None:
         self._pool = pool
-        self._consumer = consumer
+        self._open_consumer = open_consumer
         self._topic = topic
         self._group = group
         self._dead_letters = dead_letters
@@ -106,16 +111,15 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._limits = limits
         self._watch = watch
         self._breaker = Breaker(limits.bad_share)
-        self._commits = Commits(consumer, watch)
+        self._consumer: AIOKafkaConsumer
+        self._commits: Commits
         self._unseeked: dict[TopicPartition, int | None] = {}
         """Partitions to seek, some to an offset where their log was found to begin anew."""
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._changed = asyncio.Event()
         """Set when lanes should look again: records came, a partition is free, a hold is over."""
-        self._stopping = asyncio.Event()
-        self._assignment: int | None = None
-        """Counts assignments; None while there is none."""
-        self._assignments = 0
+        self._assignment: object | None = None
+        """Another one for each assignment; None while there is none."""
         self._follow_markers = False
         self._changed_rows = 0
         self._told, self._told_at = "", 0.0
@@ -134,9 +138,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         if not self._buffers and not self._consumer.partitions_for_topic(self._topic):
             raise NotReadyError(f"there is no topic {self._topic}")
         held = [
-            f"partition {one.partition.partition} at offset {one.applied}: {one.held or one.unparsable}"
+            f"partition {one.partition.partition} at offset {one.applied}: {one.trouble}"
             for one in self._buffers.values()
-            if one.held or one.unparsable
+            if one.trouble
         ]
         if held:
             raise NotReadyError("; ".join(held))
@@ -158,53 +162,72 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """Take note of the assignment; the feeder seeks. Called by the consumer, which would swallow an error here."""
         self._unseeked = dict.fromkeys(assigned)
         self._buffers = {}
-        self._assignments += 1
-        self._assignment = self._assignments
+        self._assignment = object()
         PARTITIONS.set(len(self._unseeked))
         _log.info("partitions assigned", partitions=sorted(one.partition for one in self._unseeked))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply until `stopping`, finish what is in hand, then leave the group."""
-        self._consumer.subscribe([self._topic], listener=self)
-        if not await self._start(stopping):
-            return
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                background = [
-                    tasks.create_task(work)
-                    for work in (
-                        self._feed(stopping),
-                        self._commits.run(),
-                        self._probe(),
-                        keep_empty(self._pool, lambda: self._changed_rows, self._in_backlog),
-                    )
-                ]
-                lanes = [tasks.create_task(self._work(express=number == 0)) for number in range(self._limits.lanes + 1)]
-                await stopping.wait()
-                self._stopping.set()
-                self._changed.set()
-                await asyncio.wait(lanes, timeout=REVOKE_SECONDS)
-                for one in (*lanes, *background):
-                    one.cancel()
-            await self._commits.flush()
+            while await self._connect(stopping):
+                try:
+                    await self._serve(stopping)
+                except* ClientBrokenError as broken:
+                    _log.warning("the client is broken; taking another", error=str(broken.exceptions[0]))
+                    self._say_broker(str(broken.exceptions[0]))
+                finally:
+                    await self._consumer.stop()
+                await pause(next(waits), stopping)
         finally:
-            await self._consumer.stop()
             await self._dead_letters.close()
 
-    async def _start(self, stopping: asyncio.Event) -> bool:
+    async def _connect(self, stopping: asyncio.Event) -> bool:
+        """Start a consumer, trying as long as it takes; False when told to stop before."""
         waits = backoff()
         while not stopping.is_set():
+            self._consumer = self._open_consumer()
+            self._commits = Commits(self._consumer, self._watch)
+            self._assignment = None
+            self._unseeked = {}
+            self._buffers = {}
+            self._consumer.subscribe([self._topic], listener=self)
             try:
                 await self._consumer.start()
             except KafkaError as error:
-                self.broker.unmet(f"broker: {error}")
-                BROKER_UP.set(0)
+                self._say_broker(f"broker: {error}")
                 _log.warning("broker away, trying again", error=str(error))
+                await self._consumer.stop()
                 await pause(next(waits), stopping)
             else:
                 return True
-        await self._consumer.stop()
         return False
+
+    async def _serve(self, stopping: asyncio.Event) -> None:
+        """Feed and apply over one consumer until `stopping`.
+
+        Raises:
+            BaseExceptionGroup: of ClientBrokenError, when the consumer has to be replaced.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(work)
+                for work in (
+                    self._feed(stopping),
+                    self._commits.run(),
+                    self._probe(),
+                    keep_empty(self._pool, lambda: self._changed_rows, self._in_backlog),
+                )
+            ]
+            lanes = [
+                tasks.create_task(self._work(stopping, express=number == 0)) for number in range(self._limits.lanes + 1)
+            ]
+            await stopping.wait()
+            self._changed.set()
+            await asyncio.wait(lanes, timeout=REVOKE_SECONDS)
+            for one in (*lanes, *background):
+                one.cancel()
+        await self._commits.flush()
 
     async def _feed(self, stopping: asyncio.Event) -> None:
         """Seek what is new, and fetch into buffers."""
@@ -212,7 +235,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         seek_not_before = 0.0
         idle_moved_at = 0.0
         failing_since: float | None = None
-        while True:
+        while not stopping.is_set():
             try:
                 if self._unseeked and _now() >= seek_not_before:
                     try:
@@ -230,9 +253,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             except KafkaError as error:
                 self._tell(error)
                 failing_since = failing_since or _now()
-                if self._probed_at - failing_since > WEDGED_SECONDS:
-                    # A task of the client's may be dead, and it then raises the same error for ever.
-                    raise
+                if self._probed_at - failing_since > BROKEN_SECONDS:
+                    raise ClientBrokenError(f"{type(error).__name__}: {error}") from error
                 await pause(next(waits), stopping)
 
     async def _fetch(self) -> None:
@@ -266,6 +288,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises:
             KafkaError: the broker refuses.
+            ClientBrokenError: the client raises with nothing to parse.
         """
         try:
             everything: Mapping[TopicPartition, Sequence[Record]] = await self._consumer.getmany(timeout_ms=POLL_MS)
@@ -277,10 +300,10 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 raise
         else:
             return everything
+        suspects = [one for one in suspects if one.partition not in self._consumer.paused()]
+        await self._require_whole_client(suspects)
         fetched: dict[TopicPartition, Sequence[Record]] = {}
         for one in suspects:
-            if one.partition in self._consumer.paused():
-                continue
             try:
                 fetched |= await self._consumer.getmany(one.partition, timeout_ms=POLL_MS)
             except IllegalStateError:
@@ -297,6 +320,20 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 one.unparsable_until = _now() + UNPARSABLE_SECONDS
                 one.unparsable = f"the client cannot parse a record behind {one.fetched}: {error}"
         return fetched
+
+    async def _require_whole_client(self, suspects: Sequence[Buffer]) -> None:
+        """Ask with everything paused: with no record to parse, only the client itself can be at fault.
+
+        Raises:
+            ClientBrokenError: it is; a task of it has died, and its error comes again with each call.
+        """
+        partitions = [one.partition for one in suspects]
+        self._consumer.pause(*partitions)
+        try:
+            await self._consumer.getmany(timeout_ms=0)
+        except Exception as error:
+            raise ClientBrokenError(f"{type(error).__name__}: {error}") from error
+        self._consumer.resume(*partitions)
 
     def _in_backlog(self) -> bool:
         return not all(one.live for one in self._buffers.values())
@@ -315,7 +352,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         if less := (roomy & paused) - set(self._unseeked):
             self._consumer.resume(*less)
         BUFFERED.set(sum(len(one.records) for one in all_buffers))
-        HELD.set(sum(bool(one.held or one.unparsable) for one in all_buffers))
+        HELD.set(sum(bool(one.trouble) for one in all_buffers))
 
     def _begin_anew(self, buffer: Buffer, first: int) -> None:
         """The log is shorter than what was read of it, so the client went back to its beginning: apply all of it."""
@@ -357,21 +394,21 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             del self._unseeked[one]
         self._watch(Point.SEEKED)
 
-    async def _work(self, *, express: bool) -> None:
-        """Be a lane: own a connection, take and apply until told to stop."""
+    async def _work(self, stopping: asyncio.Event, *, express: bool) -> None:
+        """Be a lane: own a connection, take and apply until `stopping`."""
         lane = Lane(self._topic, self._group, self._reader, self._dead_letters, self._breaker, self._watch)
         waits = backoff(LONGEST_BACKOFF_SECONDS)
-        while not self._stopping.is_set():
+        while not stopping.is_set():
             try:
                 async with self._pool.acquire() as connection:
                     await connection.execute("SELECT 1")
-                    self._say_database_is_there()
-                    while not self._stopping.is_set():
+                    self._say_database()
+                    while not stopping.is_set():
                         await self._apply_next(lane, connection, express=express)
                         waits = backoff(LONGEST_BACKOFF_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped: try again
                 self._tell(error)
-                await pause(next(waits), self._stopping)
+                await pause(next(waits), stopping)
 
     async def _apply_next(self, lane: Lane, connection: Connection, *, express: bool) -> None:
         """Take a batch and apply it, or wait until there may be one.
@@ -435,7 +472,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         else:
             self._changed_rows += batch.changed
             self._accept(batch.takes, batch.held)
-            self._say_database_is_there()
+            self._say_database()
 
     def _accept(self, takes: Sequence[Take], held: Sequence[Held]) -> None:
         """What was taken is applied."""
@@ -466,15 +503,17 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             self._told, self._told_at = reason, _now()
             _log.warning("not applied, trying again", error=reason)
         if isinstance(error, KafkaError):
-            self.broker.unmet(reason)
-            BROKER_UP.set(0)
+            self._say_broker(reason)
         else:
-            self.database.unmet(reason)
-            DATABASE_UP.set(0)
+            self._say_database(reason)
 
-    def _say_database_is_there(self) -> None:
-        self.database.met()
-        DATABASE_UP.set(1)
+    def _say_broker(self, trouble: str | None = None) -> None:
+        """Say in health and metric that the broker is there, or why it is not."""
+        _say(self.broker, BROKER_UP, trouble)
+
+    def _say_database(self, trouble: str | None = None) -> None:
+        """The same of the database."""
+        _say(self.database, DATABASE_UP, trouble)
 
     def _count(self, error: Exception) -> None:
         FAILURES.labels(type(error).__name__).inc()
@@ -501,12 +540,18 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                     if buffer := self._buffers.get(partition):
                         buffer.end = max(buffer.end, end)
                 self._probed_at = _now()
-                self.broker.met()
-                BROKER_UP.set(1)
+                self._say_broker()
             except (KafkaError, TimeoutError) as error:
-                self.broker.unmet(f"{type(error).__name__}: {error}")
-                BROKER_UP.set(0)
+                self._say_broker(f"{type(error).__name__}: {error}")
             await asyncio.sleep(PROBE_SECONDS)
+
+
+def _say(condition: Condition, up: Gauge, trouble: str | None) -> None:
+    up.set(trouble is None)
+    if trouble is None:
+        condition.met()
+    else:
+        condition.unmet(trouble)
 
 
 def _now() -> float:

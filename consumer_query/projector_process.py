@@ -54,7 +54,8 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
 
 def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, watch: Watch) -> Projector:
     """A projector that is ready to run."""
-    consumer = group_consumer(
+    open_consumer = partial(
+        group_consumer,
         settings.kafka_bootstrap_servers,
         settings.kafka_consumer_group,
         f"projector-{socket.gethostname()}",
@@ -63,7 +64,7 @@ def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, watch: Watch
     )
     return Projector(
         pool,
-        consumer,
+        open_consumer,
         settings.file_events_topic,
         settings.kafka_consumer_group,
         TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)),

@@ -17,7 +17,8 @@ def backoff(longest: float = LONGEST_SECONDS) -> Iterator[float]:
 
 
 async def pause(seconds: float, stopping: asyncio.Event) -> None:
-    """Wait, but not longer than until `stopping` is set."""
+    """Wait, but not longer than until `stopping` is set; let others run in any case."""
+    await asyncio.sleep(0)
     try:
         async with asyncio.timeout(seconds):
             await stopping.wait()

@@ -1,21 +1,27 @@
-"""Relays in this process and verbs in processes of their own, ended whatever happens."""
+"""What runs until it is told to stop in this process, and verbs in processes of their own, ended whatever happens."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-
-from producer_admin.relay import Relay
+from typing import Protocol, TypeVar
 
 VERB_SECONDS = 90
 
 
+class Runs(Protocol):
+    async def run(self, stopping: asyncio.Event) -> None: ...
+
+
+One = TypeVar("One", bound=Runs)
+
+
 @asynccontextmanager
-async def running(relay: Relay) -> AsyncIterator[Relay]:
+async def running(one: One) -> AsyncIterator[One]:
     stopping = asyncio.Event()
-    task = asyncio.create_task(relay.run(stopping))
+    task = asyncio.create_task(one.run(stopping))
     try:
-        yield relay
+        yield one
     finally:
         stopping.set()
         await task

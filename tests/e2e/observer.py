@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.kafka import admin_client
 from tests.e2e.query_side import AWAY, PARTITIONS, STORED, Scene
+from tests.running import running
 
 OBSERVE_SECONDS: Final = 0.03
 
@@ -63,12 +64,7 @@ class Observer:
 @asynccontextmanager
 async def observed(scene: Scene) -> AsyncIterator[Observer]:
     """Observe until the end, and then require that nothing was wrong and that there was something to see."""
-    observer, stopping = Observer(scene), asyncio.Event()
-    task = asyncio.create_task(observer.run(stopping))
-    try:
+    async with running(Observer(scene)) as observer:
         yield observer
-    finally:
-        stopping.set()
-        await task
     assert not observer.beyond, f"{len(observer.beyond)} offsets too far, first: {observer.beyond[0]}"
     assert observer.moved > 1, f"{observer.seen} observations, and no offset moved"

@@ -27,6 +27,7 @@ from local.services import python
 from local.settings import CHECKOUT
 from runtime.kafka import admin_client, plain_consumer
 from runtime.topics import ensure_topic
+from runtime.whole_topic import whole_topic
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, FILE_EVENTS, cards, topic_name
 from tests.backends import Backend
@@ -221,23 +222,22 @@ class Scene:
 
     async def put_aside(self) -> dict[tuple[int, int], str]:
         """Reasons of the dead letters by partition and offset of their source."""
-        partition = TopicPartition(self.dead_letters, 0)
         found: dict[tuple[int, int], str] = {}
-        async with plain_consumer(self.side.kafka.bootstrap_servers) as consumer:
-            consumer.assign([partition])
-            end = (await consumer.end_offsets([partition]))[partition]
-            while await consumer.position(partition) < end:
-                for record in (await consumer.getmany(timeout_ms=100)).get(partition, ()):
-                    letter = from_record(record)
-                    assert letter.topic == self.topic, letter
-                    found[letter.partition, letter.offset] = letter.reason
+        async for record in whole_topic(self.side.kafka.bootstrap_servers, self.dead_letters):
+            letter = from_record(record)
+            assert letter.topic == self.topic, letter
+            found[letter.partition, letter.offset] = letter.reason
         return found
 
-    async def ends(self) -> int:
-        """The last stable offsets of all partitions, added up."""
+    async def stable_ends(self) -> dict[int, int]:
+        """The last stable offset of each partition."""
         partitions = [TopicPartition(self.topic, number) for number in PARTITIONS]
         async with plain_consumer(self.side.kafka.bootstrap_servers) as consumer:
-            return sum((await consumer.end_offsets(partitions)).values())
+            return {one.partition: end for one, end in (await consumer.end_offsets(partitions)).items()}
+
+    async def ends(self) -> int:
+        """The last stable offsets, added up."""
+        return sum((await self.stable_ends()).values())
 
     async def applied(self) -> int:
         """The stored positions, added up."""

@@ -4,14 +4,13 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiokafka import TopicPartition
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -20,13 +19,12 @@ from starlette.routing import Route
 from local.ports import LOOPBACK, free_port
 from local.settings import CHECKOUT
 from producer_admin.outbox import shard_of
-from runtime.kafka import plain_consumer
 from runtime.process import http_server
 from schemas.codec import CONFLUENT_MAGIC, SINGLE_OBJECT_MARKER, encode
 from tests.e2e.mending import REFUSE, START_SECONDS, Mending, Position, require_exactly_the_bad_ones
 from tests.e2e.observer import observed
 from tests.e2e.poison import KINDS, TOO_MANY_WORDS, Written, plain, story, write
-from tests.e2e.query_side import PARTITIONS, QuerySide, Scene, prepare, query_side
+from tests.e2e.query_side import PARTITIONS, QuerySide, Scene
 from tests.samples import created
 from tests.waiting import eventually, settles
 
@@ -40,24 +38,6 @@ MOST_LETTERS: Final = 1_000
 POISON: Final = 3_000
 SCHEMA_ID: Final = 77
 _FINGERPRINT_END: Final = len(SINGLE_OBJECT_MARKER) + 8
-
-
-@pytest.fixture(scope="module")
-def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuerySide]:
-    with query_side(tmp_path_factory.mktemp("query-side")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def prepared(side: QuerySide) -> QuerySide:
-    await prepare(side)
-    return side
-
-
-@pytest.fixture
-async def scene(prepared: QuerySide) -> AsyncIterator[Scene]:
-    async with prepared.scene() as made:
-        yield made
 
 
 @pytest.fixture
@@ -77,19 +57,19 @@ def seed() -> int:
     ],
 )
 async def test_exactly_the_bad_ones_are_put_aside_all_others_are_applied_and_a_redrive_resolves_every_letter(
-    prepared: QuerySide, seed: int, events: int, large: int, rounds: int
+    query_servers: QuerySide, seed: int, events: int, large: int, rounds: int
 ) -> None:
     """`large` of the bad records are 1 MB each: as many as of the other kinds would be another benchmark."""
     told = story(seed, events, int(events * SHARE), large)
     assert told.kinds().keys() == {kind.name for kind in (*KINDS, TOO_MANY_WORDS)}
     best = best_clean = 0.0
     for number in range(1, rounds + 1):
-        async with prepared.scene() as clean:
+        async with query_servers.scene() as clean:
             clean_speed, _ = await applied(clean, told.good)
             best_clean = max(best_clean, clean_speed)
             await clean.require_rows(told.truth)
             assert await clean.put_aside() == {}
-        async with prepared.scene() as scene:
+        async with query_servers.scene() as scene:
             speed, places = await applied(scene, told.records)
             best = max(best, speed)
             print(f"records/s: {clean_speed:,.0f} clean, {speed:,.0f} with bad ones, ratio {speed / clean_speed:.2f}")
@@ -112,7 +92,7 @@ async def applied(scene: Scene, records: Sequence[Written]) -> tuple[float, list
     connection = await asyncpg.connect(scene.database)
     await connection.execute(REFUSE)
     await connection.close()
-    ends = await ends_of(scene)
+    ends = await scene.stable_ends()
     await asyncio.to_thread(scene.start, "only")
 
     async def is_seeked() -> bool:
@@ -126,12 +106,6 @@ async def applied(scene: Scene, records: Sequence[Written]) -> tuple[float, list
     begin = time.perf_counter()
     await eventually(is_applied, START_SECONDS + len(records) / SLOWEST, "all is applied")
     return len(records) / (time.perf_counter() - begin), places
-
-
-async def ends_of(scene: Scene) -> dict[int, int]:
-    partitions = [TopicPartition(scene.topic, number) for number in PARTITIONS]
-    async with plain_consumer(scene.side.kafka.bootstrap_servers) as consumer:
-        return {one.partition: end for one, end in (await consumer.end_offsets(partitions)).items()}
 
 
 async def test_an_unknown_schema_holds_its_partition_and_no_other_until_the_registry_knows_it(scene: Scene) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import pytest
 from consumer_query.points import Point
 from local.process import Child
 from tests.e2e.observer import observed
-from tests.e2e.query_side import AWAY, SESSION_SECONDS, QuerySide, Scene, prepare, query_side
+from tests.e2e.query_side import AWAY, SESSION_SECONDS, Scene
 from tests.e2e.writers import Writers
 from tests.mortal_projector import Orders
 from tests.waiting import eventually
@@ -39,24 +39,6 @@ VISITS = {
 """At which of its visits a process dies there; elsewhere it is one of the first eight."""
 SHORT_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "1000"}
 """Where many die: until its session is over, a dead member holds all others up."""
-
-
-@pytest.fixture(scope="module")
-def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuerySide]:
-    with query_side(tmp_path_factory.mktemp("query-side")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def prepared(side: QuerySide) -> QuerySide:
-    await prepare(side)
-    return side
-
-
-@pytest.fixture
-async def scene(prepared: QuerySide) -> AsyncIterator[Scene]:
-    async with prepared.scene() as made:
-        yield made
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producer_admin import backpressure
 from producer_admin.backlog import HeldRelay
 from producer_admin.backpressure import wait_for_room
+from tests.running import running
 from tests.waiting import eventually
 
 ADD = """
@@ -51,16 +52,10 @@ async def test_nobody_waits_for_a_relay_that_holds_publishing(
     admin_engine: AsyncEngine, admin_pool: asyncpg.Pool
 ) -> None:
     await admin_pool.execute(ADD, 6)
-    relay, stopping = HeldRelay(admin_pool), asyncio.Event()
     async with waiter(admin_engine, 5) as (task, said):
         await eventually(saying(said, "Waiting for the relay"))
-        holding = asyncio.create_task(relay.run(stopping))
-        try:
-            async with asyncio.timeout(10):
-                await task
-        finally:
-            stopping.set()
-            await holding
+        async with running(HeldRelay(admin_pool)), asyncio.timeout(10):
+            await task
 
 
 async def test_it_says_that_nothing_is_sent_though_uploads_go_on(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,12 +12,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from consumer_query import generations, read_model
 from consumer_query import positions as stored_positions
+from consumer_query import projector as projector_module
 from consumer_query.dead_letters import DeadLetter, TopicDeadLetters, from_record
 from consumer_query.errors import PositionMovedError
 from consumer_query.migrations import run_migrate
@@ -28,13 +30,15 @@ from consumer_query.records import Reason, RecordReader
 from consumer_query.settings import QueryDatabaseSettings
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
-from runtime.kafka import group_consumer, group_lag, plain_consumer, transactional_producer
+from runtime.kafka import group_consumer, group_lag, transactional_producer
 from runtime.topics import ensure_topics
+from runtime.whole_topic import whole_topic
 from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
 from tests.integration.conftest import Topic, group_name
+from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
 
@@ -49,24 +53,21 @@ def group() -> str:
 @pytest.fixture
 def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
     @asynccontextmanager
-    async def run(registry_url: str | None = None, batch_size: int = 100) -> AsyncIterator[Projector]:
+    async def run(
+        registry_url: str | None = None, batch_size: int = 100, consumers: Iterator[AIOKafkaConsumer] | None = None
+    ) -> AsyncIterator[Projector]:
         servers = events_topic.bootstrap_servers
         projector = Projector(
             query_pool,
-            group_consumer(servers, group, f"projector-{uuid4().hex[:8]}"),
+            lambda: (consumers and next(consumers, None)) or group_consumer(servers, group, "projector"),
             events_topic.name,
             group,
             TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name)),
             RecordReader(registry_url),
             Limits(batch=batch_size, lanes=2, bad_share=0.5),
         )
-        stopping = asyncio.Event()
-        task = asyncio.create_task(projector.run(stopping))
-        try:
+        async with running(projector):
             yield projector
-        finally:
-            stopping.set()
-            await task
 
     return run
 
@@ -401,15 +402,8 @@ async def test_what_only_postgres_refuses_is_found_by_halving_and_all_else_is_ap
 
 async def dead_letters(topic: Topic) -> list[DeadLetter]:
     """All dead letters, repeats included."""
-    async with plain_consumer(topic.bootstrap_servers) as consumer:
-        partition = TopicPartition(topic_name(DEAD_LETTERS, topic.name), 0)
-        consumer.assign([partition])
-        end = (await consumer.end_offsets([partition]))[partition]
-        found: list[DeadLetter] = []
-        while await consumer.position(partition) < end:
-            for batch in (await consumer.getmany(timeout_ms=100)).values():
-                found += map(from_record, batch)
-        return found
+    records = whole_topic(topic.bootstrap_servers, topic_name(DEAD_LETTERS, topic.name))
+    return [from_record(record) async for record in records]
 
 
 @pytest.mark.parametrize(
@@ -480,6 +474,58 @@ async def test_a_record_that_the_client_cannot_parse_holds_its_partition_and_los
         await settles(cached(query_pool), {one.file_id: 1 for one in before}, seconds=40)
 
 
+class BrokenClient:
+    """A consumer, one task of which has died once `error` is set: the real one, but for that."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self.error: Exception | None = None
+        self.failed = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> Any:
+        records = {} if self.error else await self._consumer.getmany(*partitions, timeout_ms=timeout_ms)
+        if self.error is not None:
+            self.failed.set()
+            raise self.error
+        return records
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), KafkaError("[15]")], ids=["ours", "Kafka's"])
+async def test_a_client_that_is_broken_is_replaced_and_nothing_is_missed(
+    query_pool: asyncpg.Pool,
+    events_topic: Topic,
+    running_projector: Running,
+    group: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a client raises the same error with each call for ever, and keeps its partitions."""
+    monkeypatch.setattr(projector_module, "BROKEN_SECONDS", 1.0)
+    monkeypatch.setattr(projector_module, "PROBE_SECONDS", 0.5)
+    first, second = created(), created()
+    client = BrokenClient(group_consumer(events_topic.bootstrap_servers, group, "broken"))
+    await events_topic.announce(first)
+    async with running_projector(consumers=iter([client])) as projector:
+        await settles(cached(query_pool), {first.file_id: 1})
+        client.error = error
+        await events_topic.announce(second)
+        await settles(cached(query_pool), {first.file_id: 1, second.file_id: 1})
+        await eventually(lambda: works(projector))
+
+
+@pytest.mark.usefixtures("query_pool")
+async def test_a_projector_ends_when_told_to_while_its_client_fails(
+    events_topic: Topic, running_projector: Running, group: str
+) -> None:
+    client = BrokenClient(group_consumer(events_topic.bootstrap_servers, group, "broken"))
+    async with running_projector(consumers=iter([client])):
+        client.error = KafkaError("[15]")
+        await client.failed.wait()
+
+
 async def produce_built(topic: Topic, partition: int, batch: bytes) -> None:
     """Put the bytes of a record batch on a partition as they are."""
     request = ProduceRequest(
@@ -501,24 +547,19 @@ async def test_a_projector_is_not_ready_without_its_topic_and_finds_it_when_it_i
     name, servers = f"late-{uuid4().hex[:8]}", backend.bootstrap_servers
     projector = Projector(
         query_pool,
-        group_consumer(servers, group, "projector"),
+        lambda: group_consumer(servers, group, "projector"),
         name,
         group,
         TopicDeadLetters(servers, topic_name(DEAD_LETTERS, name)),
         RecordReader(None),
         Limits(batch=100, lanes=2, bad_share=0.5),
     )
-    stopping = asyncio.Event()
-    running = asyncio.create_task(projector.run(stopping))
-    try:
+    async with running(projector):
         await eventually(lambda: complains(projector, "waiting for partitions"))
         await ensure_topics(servers, name)
         event = created()
         await Topic(backend, name).announce(event)
         await settles(cached(query_pool), {event.file_id: 1}, seconds=40)
-    finally:
-        stopping.set()
-        await running
 
 
 async def test_a_cache_of_another_shape_is_made_anew_by_migrate_and_filled_by_the_topic(
