@@ -1,23 +1,28 @@
 """Searches read a view; behind it stands one of the tables file_metadata_cache_g<N>, each the whole cache.
 
+Whoever writes into the live one holds the row that names it until its transaction ends; a swap waits for all of them,
+and they for the swap. So no write is split between two generations, or lost in the one that was left.
+
 A deletion is a row of the same table with `deleted` set and no payload: an insert that comes late and the deletion
 meet on one primary key, and the greater revision wins. The view and the indexes leave such rows out.
 """
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
-import structlog
 
 from consumer_query.analysis import ANALYZER
 from runtime.errors import StartError
+from runtime.postgres import Connection
 
 SHAPE: Final = 2
 """Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
 
 TABLE: Final = """
 CREATE TABLE {table} (
-    file_id uuid PRIMARY KEY,
+    file_id uuid NOT NULL,
     revision bigint NOT NULL,
     deleted boolean NOT NULL,
     storage_element_id text,
@@ -38,6 +43,7 @@ CREATE TABLE {table} (
     search tsvector
 )
 """
+PRIMARY_KEY: Final = "ALTER TABLE {table} ADD PRIMARY KEY (file_id)"
 # Every search goes through this one. `pending_list` keeps its pending list short; the limit is Postgres' own default,
 # said here so that no server setting makes a backlog slow (below) or a search beside it (above).
 SEARCH_INDEX: Final = """
@@ -50,23 +56,55 @@ SELECT file_id, revision, storage_element_id, original_filename, storage_filenam
        retention_expires_at, search
 FROM {table} WHERE NOT deleted
 """
-LOCK_FOR_FIRST: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
-LIVE: Final = "SELECT live FROM cache_generation FOR SHARE"
-LIVE_NUMBER: Final = "SELECT live FROM cache_generation"
-LIVE_SHAPE: Final = "SELECT shape, analyzer FROM cache_generation"
-FIRST: Final = "INSERT INTO cache_generation (live, shape, analyzer) VALUES (1, $1, $2)"
+INDEXES: Final = (PRIMARY_KEY, SEARCH_INDEX)
+"""Statements that a rebuild runs when the table is full, in this order."""
 
-FORGET: Final = """
-DROP VIEW file_metadata_cache;
-DROP TABLE {table};
-DELETE FROM cache_generation;
-DELETE FROM projector_positions
+LOCK_FOR_FIRST: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
+LIVE: Final = "SELECT live, shape, analyzer FROM cache_generation"
+HOLD: Final = "SELECT live, shape, analyzer FROM cache_generation FOR SHARE"
+TAKE_OVER: Final = "SELECT live FROM cache_generation FOR UPDATE"
+FIRST: Final = "INSERT INTO cache_generation (live, shape, analyzer) VALUES ($1, $2, $3)"
+POINT: Final = "UPDATE cache_generation SET live = $1, shape = $2, analyzer = $3, since = clock_timestamp()"
+
+NOTE_MADE: Final = """
+INSERT INTO generations (generation, shape, analyzer)
+SELECT greatest((SELECT max(generation) FROM generations), (SELECT live FROM cache_generation), 0) + 1, $1, $2
+RETURNING generation
 """
-_log = structlog.get_logger()
+RETIRE: Final = """
+UPDATE generations SET retired_at = CASE WHEN generation = $1 THEN NULL ELSE clock_timestamp() END
+WHERE generation IN ($1, $2)
+"""
+PREVIOUS: Final = """
+SELECT generation, shape, analyzer, made_at, retired_at FROM generations
+WHERE retired_at IS NOT NULL ORDER BY retired_at DESC LIMIT 1
+"""
+EXPIRED: Final = "SELECT generation FROM generations WHERE retired_at < clock_timestamp() - $1::interval"
+FORGET: Final = (
+    "DELETE FROM projector_positions WHERE generation = $1",
+    "DELETE FROM generations WHERE generation = $1",
+)
 
 
 class WrongShapeError(StartError):
     """The live generation was made by another version of this program; it has to be rebuilt."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A table of the cache that exists."""
+
+    generation: int
+    shape: int
+    analyzer: int
+    made_at: datetime
+    retired_at: datetime | None
+    """When it was live for the last time; None when it is live or being filled."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this program can write into it."""
+        return (self.shape, self.analyzer) == (SHAPE, ANALYZER)
 
 
 def table_name(generation: int) -> str:
@@ -79,34 +117,92 @@ def search_index_name(generation: int) -> str:
     return f"{table_name(generation)}_search"
 
 
-async def ensure_first(connection: asyncpg.Connection) -> None:
-    """Make generation 1 and the view, unless there is a live generation of this shape. Safe to run twice at once."""
+async def ensure_first(connection: Connection) -> None:
+    """Make generation 1 and the view, unless there is a live generation. Safe to run twice at once.
+
+    One of another shape is left alone: search goes on from it until a rebuild has made its successor.
+    """
     async with connection.transaction():
         await connection.execute(LOCK_FOR_FIRST)
-        live = await connection.fetchrow(LIVE_SHAPE)
-        if live is not None and tuple(live) == (SHAPE, ANALYZER):
+        if await connection.fetchrow(LIVE) is not None:
             return
-        if live is not None:
-            # Nobody could write into it any more. The topic fills the new one; until then search finds what is there.
-            _log.warning("the cache is made anew", shape=live["shape"], analyzer=live["analyzer"])
-            await connection.execute(FORGET.format(table=table_name(await connection.fetchval(LIVE_NUMBER))))
-        table = table_name(1)
-        for statement in (TABLE, SEARCH_INDEX, VIEW):
-            await connection.execute(statement.format(table=table))
-        await connection.execute(FIRST, SHAPE, ANALYZER)
+        generation = await make(connection)
+        for statement in (*INDEXES, VIEW):
+            await connection.execute(statement.format(table=table_name(generation)))
+        await connection.execute(FIRST, generation, SHAPE, ANALYZER)
 
 
-async def check_shape(pool: asyncpg.Pool) -> None:
-    """Refuse to write into a table of another shape, or of words that another analyzer made.
+async def make(connection: Connection) -> int:
+    """Make an empty table without indexes, within the caller's transaction: the number of the new generation."""
+    generation: int = await connection.fetchval(NOTE_MADE, SHAPE, ANALYZER)
+    await connection.execute(TABLE.format(table=table_name(generation)))
+    return generation
+
+
+async def live(connection: Connection | asyncpg.Pool) -> int:
+    """The number of the live generation. It may be another one by the time it is used: see `hold_live`.
 
     Raises:
-        WrongShapeError: rebuild, or run the program version that made it.
+        WrongShapeError: there is none, or it is not ours to write.
     """
-    live = await pool.fetchrow(LIVE_SHAPE)
-    if live is None:
+    return _ours(await connection.fetchrow(LIVE))
+
+
+async def hold_live(connection: Connection) -> int:
+    """The number of the live generation, which stays live until the caller's transaction ends.
+
+    Raises:
+        WrongShapeError: there is none, or it is not ours to write.
+    """
+    return _ours(await connection.fetchrow(HOLD))
+
+
+async def take_over(connection: Connection) -> int:
+    """Wait for every writer's transaction, and keep new ones out until the caller's ends: the live generation."""
+    found: int = await connection.fetchval(TAKE_OVER)
+    return found
+
+
+async def swap(connection: Connection, old: int, new: int) -> None:
+    """Let searches and writers go to another generation, within the transaction that took over.
+
+    Raises:
+        asyncpg.LockNotAvailableError: a search has not ended within the session's lock_timeout.
+    """
+    await connection.execute(VIEW.format(table=table_name(new)))
+    await connection.execute(POINT, new, SHAPE, ANALYZER)
+    await connection.execute(RETIRE, new, old)
+
+
+async def previous(connection: Connection | asyncpg.Pool) -> Generation | None:
+    """The generation that was live before this one, if it is still there."""
+    row = await connection.fetchrow(PREVIOUS)
+    return None if row is None else Generation(**row)
+
+
+async def drop(connection: Connection, generation: int) -> None:
+    """Remove a generation that is not live, and its positions, within the caller's transaction."""
+    await connection.execute(f"DROP TABLE IF EXISTS {table_name(generation)}")
+    for statement in FORGET:
+        await connection.execute(statement, generation)
+
+
+async def drop_expired(pool: asyncpg.Pool, keep: timedelta) -> list[int]:
+    """Remove generations that have not been live for so long: their numbers."""
+    async with pool.acquire() as connection, connection.transaction():
+        expired = [row["generation"] for row in await connection.fetch(EXPIRED, keep)]
+        for generation in expired:
+            await drop(connection, generation)
+    return expired
+
+
+def _ours(found: asyncpg.Record | None) -> int:
+    if found is None:
         raise WrongShapeError("The query database has no cache yet: run the verb migrate first.")
-    if tuple(live) != (SHAPE, ANALYZER):
+    if (found["shape"], found["analyzer"]) != (SHAPE, ANALYZER):
         raise WrongShapeError(
-            f"The live cache has shape {live['shape']} and analyzer {live['analyzer']}, this program writes "
-            f"{SHAPE} and {ANALYZER}. Run the verb migrate: it makes the cache anew, and the topic fills it again."
+            f"The live cache has shape {found['shape']} and analyzer {found['analyzer']}, this program writes {SHAPE} "
+            f"and {ANALYZER}. Search goes on from it; a rebuild makes one of the new shape: artstore rebuild."
         )
+    live: int = found["live"]
+    return live

@@ -8,7 +8,7 @@ works for another, so that both cores of a small machine are used. What fails st
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -20,8 +20,9 @@ from consumer_query import positions, read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record, Take
 from consumer_query.dead_letters import DeadLetter, DeadLetterWriter
-from consumer_query.errors import QueryError
+from consumer_query.errors import PositionMovedError, QueryError
 from consumer_query.faults import Fault, fault_of
+from consumer_query.generations import hold_live
 from consumer_query.metrics import APPLIED, RECEIVED, SYNC_SECONDS
 from consumer_query.points import Point, Watch
 from consumer_query.projection import FileState, Fold
@@ -73,6 +74,8 @@ class Batch:
     """Records that the breaker has not counted yet."""
     held: list[Held] = field(default_factory=list)
     records: int = 0
+    compared_with: int | None = None
+    """The generation that was asked what it holds already."""
     changed: int = 0
     """Rows."""
     events: Counter[str] = field(default_factory=Counter)
@@ -102,6 +105,7 @@ class Lane:
         dead_letters: where refused records go
         breaker: shared by all lanes
         watch: called at each point
+        generation: says which generation to write into; called in each transaction
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Lane:
         dead_letters: DeadLetterWriter,
         breaker: Breaker,
         watch: Watch,
+        generation: Callable[[Connection], Awaitable[int]] = hold_live,
     ) -> None:
         self._topic = topic
         self._group = group
@@ -119,6 +124,7 @@ class Lane:
         self._dead_letters = dead_letters
         self._breaker = breaker
         self._watch = watch
+        self._generation = generation
         self._compare_first = False
 
     async def apply(self, connection: Connection, takes: Sequence[Take]) -> Batch:
@@ -132,7 +138,10 @@ class Lane:
         batch = Batch(takes)
         await self._read(batch)
         newest = batch.fold.newest()
-        fresh = await self._fresh(connection, newest) if self._compare_first else newest
+        if self._compare_first:
+            batch.compared_with, fresh = await self._fresh(connection, newest)
+        else:
+            fresh = newest
         await self._make_rows(batch, fresh)
         self._watch(Point.PREPARED)
         # Before the transaction, whose locks would wait for Kafka; only what Postgres refuses has to go within it.
@@ -187,10 +196,11 @@ class Lane:
                 batch.events[state.event_type] += 1
         return True
 
-    async def _fresh(self, connection: Connection, states: Sequence[FileState]) -> list[FileState]:
-        """What the rows do not hold yet: on a replay that is little, and writing costs ten times as much as asking."""
-        known = await read_model.revisions(connection, [state.file_id for state in states])
-        return [state for state in states if state.revision > known.get(state.file_id, 0)]
+    async def _fresh(self, connection: Connection, states: Sequence[FileState]) -> tuple[int, list[FileState]]:
+        """What a generation does not hold yet: on a replay that is little, and writing costs ten times as much."""
+        generation = await self._generation(connection)
+        known = await read_model.revisions(connection, generation, [state.file_id for state in states])
+        return generation, [state for state in states if state.revision > known.get(state.file_id, 0)]
 
     async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
         """Make rows of states, in slices."""
@@ -203,29 +213,38 @@ class Lane:
     async def _write(self, connection: Connection, batch: Batch) -> int:
         """One transaction for all of it."""
         async with connection.transaction():
-            changed = await read_model.apply(connection, batch.rows) if batch.rows else 0
-            await self._finish(connection, batch)
+            generation = await self._hold(connection, batch)
+            changed = await read_model.apply(connection, generation, batch.rows) if batch.rows else 0
+            await self._finish(connection, generation, batch)
         return changed
 
     async def _write_around_bad_ones(self, connection: Connection, batch: Batch) -> int:
         """The same, finding the rows that Postgres refuses by halving, and writing all others."""
         changed = 0
         async with connection.transaction():
+            generation = await self._hold(connection, batch)
             rows: Sequence[Row] = batch.rows
             while rows:
-                written, refused = await _write_halves(connection, rows)
+                written, refused = await read_model.apply_halves(connection, generation, rows)
                 changed += written
                 following = [batch.refuse(row.file_id, Reason.REFUSED_BY_DATABASE, error) for row, error in refused]
                 rows = [row for row in following if row is not None]
-            await self._finish(connection, batch)
+            await self._finish(connection, generation, batch)
         return changed
 
-    async def _finish(self, connection: Connection, batch: Batch) -> None:
+    async def _hold(self, connection: Connection, batch: Batch) -> int:
+        generation = await self._generation(connection)
+        if batch.compared_with not in (None, generation):
+            raise PositionMovedError(f"Generation {generation} has taken the place of {batch.compared_with}.")
+        return generation
+
+    async def _finish(self, connection: Connection, generation: int, batch: Batch) -> None:
         """Within the transaction that wrote the rows: put aside what Postgres refused, then move the positions."""
         self._watch(Point.ROWS_WRITTEN)
         await self._put_aside(batch)
         await positions.move(
             connection,
+            generation,
             self._topic,
             {take.buffer.partition.partition: take.move for take in batch.takes if take.upto > take.buffer.applied},
         )
@@ -276,25 +295,3 @@ class Lane:
             attempt=1,
             group=self._group,
         )
-
-
-async def _write_halves(
-    connection: Connection, rows: Sequence[Row]
-) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
-    """Write what can be written within the caller's transaction.
-
-    Returns:
-        How many rows changed, and what Postgres refused.
-    """
-    try:
-        async with connection.transaction():
-            return await read_model.apply(connection, rows), []
-    except asyncpg.PostgresError as error:
-        if fault_of(error) is not Fault.BAD_RECORD:
-            raise
-        if len(rows) == 1:
-            return 0, [(rows[0], error)]
-    middle = len(rows) // 2
-    first, first_refused = await _write_halves(connection, rows[:middle])
-    second, second_refused = await _write_halves(connection, rows[middle:])
-    return first + second, first_refused + second_refused

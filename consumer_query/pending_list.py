@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from consumer_query.generations import LIVE_NUMBER, search_index_name
+from consumer_query.generations import LIVE, search_index_name
 from runtime.postgres import AWAY
 
 EVERY_SECONDS: Final = 1.0
@@ -37,7 +37,7 @@ async def keep_empty(pool: asyncpg.Pool, changed_rows: Callable[[], float], in_b
             continue
         try:
             async with pool.acquire() as connection:
-                index = search_index_name(await connection.fetchval(LIVE_NUMBER))
+                index = search_index_name(await connection.fetchval(LIVE))
                 await connection.execute(EMPTY, index)
         except (*AWAY, OSError):
             continue  # the lanes say it

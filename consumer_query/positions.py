@@ -1,7 +1,8 @@
 """Positions are stored with the rows, so rows and positions can never disagree; the group's offsets only follow.
 
-A position is the next offset to read, never "last record + 1": transaction markers and compaction leave gaps.
-It moves by compare-and-set, so a projector that lost the partition cannot move it behind the new owner's back.
+Each generation of the cache has its own, since each holds other rows. A position is the next offset to read, never
+"last record + 1": transaction markers and compaction leave gaps. It moves by compare-and-set, so a projector that lost
+the partition cannot move it behind the new owner's back.
 """
 
 from collections.abc import Mapping
@@ -11,16 +12,19 @@ from typing import Final
 from consumer_query.errors import PositionMovedError
 from runtime.postgres import Connection
 
-STORED: Final = "SELECT partition, next_offset FROM projector_positions WHERE topic = $1 AND partition = ANY($2::int[])"
+# All go by the key (generation, topic, partition).
+STORED: Final = "SELECT partition, next_offset FROM projector_positions WHERE generation = $1 AND topic = $2"
 TAKE: Final = """
-INSERT INTO projector_positions (topic, partition, next_offset)
-SELECT $1, * FROM unnest($2::int[], $3::bigint[])
-ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset, moved_at = clock_timestamp()
+INSERT INTO projector_positions (generation, topic, partition, next_offset)
+SELECT $1, $2, * FROM unnest($3::int[], $4::bigint[])
+ON CONFLICT (generation, topic, partition) DO UPDATE
+SET next_offset = excluded.next_offset, moved_at = clock_timestamp()
 """
 MOVE: Final = """
 UPDATE projector_positions AS stored SET next_offset = move.upto, moved_at = clock_timestamp()
-FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS move (partition, since, upto)
-WHERE stored.topic = $1 AND stored.partition = move.partition AND stored.next_offset = move.since
+FROM unnest($3::int[], $4::bigint[], $5::bigint[]) AS move (partition, since, upto)
+WHERE stored.generation = $1 AND stored.topic = $2 AND stored.partition = move.partition
+  AND stored.next_offset = move.since
 """
 
 
@@ -62,18 +66,18 @@ def start_of(stored: int | None, committed: int | None, beginning: int, end: int
     return Start(max(committed, beginning), f"group offset {committed} is behind the rows at {stored}: replaying")
 
 
-async def stored(connection: Connection, topic: str, partitions: list[int]) -> Mapping[int, int]:
-    """Stored positions by partition; a partition never applied is absent."""
-    rows = await connection.fetch(STORED, topic, partitions)
+async def stored(connection: Connection, generation: int, topic: str) -> Mapping[int, int]:
+    """Positions of a generation by partition; a partition never applied is absent."""
+    rows = await connection.fetch(STORED, generation, topic)
     return {row["partition"]: row["next_offset"] for row in rows}
 
 
-async def take(connection: Connection, topic: str, starts: Mapping[int, int]) -> None:
+async def take(connection: Connection, generation: int, topic: str, starts: Mapping[int, int]) -> None:
     """Set positions at the start of an assignment, whatever they were."""
-    await connection.execute(TAKE, topic, list(starts), list(starts.values()))
+    await connection.execute(TAKE, generation, topic, list(starts), list(starts.values()))
 
 
-async def move(connection: Connection, topic: str, moves: Mapping[int, Move]) -> None:
+async def move(connection: Connection, generation: int, topic: str, moves: Mapping[int, Move]) -> None:
     """Move positions within the caller's transaction.
 
     Raises:
@@ -81,6 +85,6 @@ async def move(connection: Connection, topic: str, moves: Mapping[int, Move]) ->
     """
     since = [one.since for one in moves.values()]
     upto = [one.upto for one in moves.values()]
-    status: str = await connection.execute(MOVE, topic, list(moves), since, upto)
+    status: str = await connection.execute(MOVE, generation, topic, list(moves), since, upto)
     if status != f"UPDATE {len(moves)}":
         raise PositionMovedError(f"Another projector has moved one of the partitions {sorted(moves)} of {topic}.")

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 from prometheus_client import Gauge
 
-from consumer_query import buffers, positions
+from consumer_query import buffers, generations, positions
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Buffer, Record, Take
 from consumer_query.commits import Commits
@@ -367,9 +367,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _seek(self) -> None:
         """Seek every partition that is new in this assignment to its start."""
         assignment, wanted = self._assignment, dict(self._unseeked)
-        numbers = [one.partition for one in wanted]
         async with self._pool.acquire() as connection:
-            stored = await positions.stored(connection, self._topic, numbers)
+            generation = await generations.live(connection)
+            stored = await positions.stored(connection, generation, self._topic)
             begins = await self._consumer.beginning_offsets(list(wanted))
             ends = await self._consumer.end_offsets(list(wanted))
             starts: dict[TopicPartition, int] = {}
@@ -383,7 +383,11 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 starts[one] = start.position
             if assignment != self._assignment:
                 return
-            await positions.take(connection, self._topic, {one.partition: at for one, at in starts.items()})
+            async with connection.transaction():
+                if await generations.hold_live(connection) != generation:
+                    return  # swapped meanwhile
+                numbers = {one.partition: at for one, at in starts.items()}
+                await positions.take(connection, generation, self._topic, numbers)
         if assignment != self._assignment:
             return
         for one, position in starts.items():

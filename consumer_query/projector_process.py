@@ -36,7 +36,7 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
     async with await open_pool(
         url, "query-projector", max_size=settings.cache_sync_lanes + 4, settings=bounded, init=read_model.teach
     ) as pool:
-        await generations.check_shape(pool)
+        await generations.live(pool)
         health = Health()
         tasks = []
         if settings.event_subscribe_enabled:

@@ -11,7 +11,8 @@ import asyncpg
 import orjson
 
 from consumer_query import analysis
-from consumer_query.generations import LIVE, LIVE_NUMBER, table_name
+from consumer_query.faults import Fault, fault_of
+from consumer_query.generations import table_name
 from consumer_query.projection import FileState
 from consumer_query.records import BadRecordError, Reason
 from runtime.postgres import Connection
@@ -107,27 +108,47 @@ async def teach(connection: Connection) -> None:
     await connection.set_type_codec("tsvector", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
 
 
-async def apply(connection: Connection, rows: Sequence[Row]) -> int:
+async def apply(connection: Connection, generation: int, rows: Sequence[Row]) -> int:
     """Write the newest states of files within the caller's transaction, each file at most once.
 
-    The connection has to have been taught. Holds the generation's row until the caller's transaction ends, so that a
-    swap waits for it.
+    The connection has to have been taught, and the live generation to be held (`generations.hold_live`).
 
     Returns:
         How many rows changed; the rest were at that revision or beyond.
     """
-    live = await connection.fetchval(LIVE)
     # As bytes: as text it would be decoded and encoded again on its way.
     columns = b"[" + b",".join([row.columns for row in rows]) + b"]"
     vectors = [row.search for row in rows]
-    status: str = await connection.execute(APPLY.format(table=table_name(live)), columns, vectors)
+    status: str = await connection.execute(APPLY.format(table=table_name(generation)), columns, vectors)
     return int(status.rpartition(" ")[2])
 
 
-async def revisions(connection: Connection, file_ids: Sequence[str]) -> dict[str, int]:
-    """The revisions that the live generation holds, of deleted files too; unknown files are absent."""
-    live = await connection.fetchval(LIVE_NUMBER)
-    return {row[0]: row[1] for row in await connection.fetch(REVISIONS.format(table=table_name(live)), file_ids)}
+async def apply_halves(
+    connection: Connection, generation: int, rows: Sequence[Row]
+) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
+    """Write what can be written within the caller's transaction, halving around what Postgres refuses.
+
+    Returns:
+        How many rows changed, and what was refused.
+    """
+    try:
+        async with connection.transaction():
+            return await apply(connection, generation, rows), []
+    except asyncpg.PostgresError as error:
+        if fault_of(error) is not Fault.BAD_RECORD:
+            raise
+        if len(rows) == 1:
+            return 0, [(rows[0], error)]
+    middle = len(rows) // 2
+    first, first_refused = await apply_halves(connection, generation, rows[:middle])
+    second, second_refused = await apply_halves(connection, generation, rows[middle:])
+    return first + second, first_refused + second_refused
+
+
+async def revisions(connection: Connection, generation: int, file_ids: Sequence[str]) -> dict[str, int]:
+    """The revisions that a generation holds, of deleted files too; unknown files are absent."""
+    rows = await connection.fetch(REVISIONS.format(table=table_name(generation)), file_ids)
+    return {row[0]: row[1] for row in rows}
 
 
 async def get(pool: asyncpg.Pool, file_id: UUID) -> Mapping[str, Any] | None:

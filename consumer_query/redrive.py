@@ -21,7 +21,7 @@ import httpx
 import structlog
 from aiokafka.errors import KafkaError
 
-from consumer_query import read_model
+from consumer_query import generations, read_model
 from consumer_query.dead_letter_log import Brief, DeadLetterLog, Listed, Selection, told
 from consumer_query.dead_letters import FOREIGN, DeadLetter
 from consumer_query.errors import DeadLettersAwayError, DeadLettersNotSetUpError, QueryError
@@ -214,7 +214,8 @@ class Redrive:
 
 async def _known_revision(connection: Connection, file_id: str) -> int:
     """The revision that the cache holds of a file, 0 when it has none."""
-    return (await read_model.revisions(connection, [file_id])).get(file_id, 0)
+    generation = await generations.live(connection)
+    return (await read_model.revisions(connection, generation, [file_id])).get(file_id, 0)
 
 
 async def _apply(connection: Connection, row: Row, *, dry_run: bool) -> int:
@@ -222,7 +223,7 @@ async def _apply(connection: Connection, row: Row, *, dry_run: bool) -> int:
     changed = 0
     try:
         async with connection.transaction():
-            changed = await read_model.apply(connection, [row])
+            changed = await read_model.apply(connection, await generations.hold_live(connection), [row])
             if dry_run:
                 raise _RolledBackError
     except _RolledBackError:

@@ -1,17 +1,23 @@
 """The shape of database `artstore_query`, all but the generations of the cache, which `generations` makes."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
+    Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
+    Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = MetaData()
 _MOMENT = DateTime(timezone=True)
@@ -40,9 +46,86 @@ CACHE_GENERATION = Table(
 PROJECTOR_POSITIONS = Table(
     "projector_positions",
     METADATA,
+    Column("generation", Integer, primary_key=True, autoincrement=False, comment="Whose rows it tells of."),
     Column("topic", Text, primary_key=True),
-    Column("partition", Integer, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("next_offset", BigInteger, nullable=False, comment="All records below it are in the rows."),
     Column("moved_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column(
+        "caught_up_at",
+        _MOMENT,
+        nullable=False,
+        server_default=text("now()"),
+        comment="When the log's end was last reached: deletions since then may have been compacted away.",
+    ),
+    Column("cluster_id", Text, comment="Of the broker that the offsets are of."),
+    Column("witness_offset", BigInteger, comment="Of a record that was applied, to recognise the log by."),
+    Column("witness", LargeBinary, comment="Digest of that record."),
     comment="Written in the transaction that writes the rows.",
+)
+
+GENERATIONS = Table(
+    "generations",
+    METADATA,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("shape", Integer, nullable=False),
+    Column("analyzer", Integer, nullable=False),
+    Column("made_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("retired_at", _MOMENT, comment="When it was live for the last time; kept for a rollback until it expires."),
+    comment="Every table file_metadata_cache_g<N> that exists.",
+)
+
+REBUILD_JOBS = Table(
+    "rebuild_jobs",
+    METADATA,
+    Column("job_id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False, comment="rebuild, or rollback to the previous generation."),
+    Column("phase", Text, nullable=False, comment="How far it has come; see rebuild_jobs.Phase."),
+    Column("wish", Text, nullable=False, server_default=text("'run'"), comment="What the operator wants of it."),
+    Column("force", Boolean, nullable=False, comment="Swap even if parity speaks against it."),
+    Column("rows_per_second", Integer, comment="Throttle of loading; null is none."),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("started_at", _MOMENT),
+    Column("phase_since", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("finished_at", _MOMENT),
+    Column("generation", Integer, comment="The one that it fills or catches up."),
+    Column("starts", Integer, nullable=False, server_default=text("0"), comment="How often a worker took it up."),
+    Column("trouble", Text, comment="What stands in its way, or why it ended without a swap."),
+    Column("parity", JSONB, comment="What the comparison with the live generation found."),
+    Column("owner", Uuid, comment="Token of the worker that has it, another one at each claim."),
+    Column("leased_until", _MOMENT, comment="By the database's clock; after it anyone may claim the job."),
+)
+Index(
+    "rebuild_jobs_one_at_a_time",
+    text("(true)"),
+    unique=True,
+    postgresql_where=REBUILD_JOBS.c.finished_at.is_(None),
+    _table=REBUILD_JOBS,
+)
+# The list of the newest.
+Index("rebuild_jobs_newest", REBUILD_JOBS.c.requested_at.desc())
+
+REBUILD_PARTITIONS = Table(
+    "rebuild_partitions",
+    METADATA,
+    Column("job_id", Uuid, ForeignKey("rebuild_jobs.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("first_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False, comment="Loaded up to here."),
+    Column("target_offset", BigInteger, nullable=False, comment="The log's end when it was begun."),
+    Column("records", BigInteger, nullable=False, server_default=text("0"), comment="Read; offsets have gaps."),
+    Column("rows", BigInteger, nullable=False, server_default=text("0"), comment="Written."),
+    Column(
+        "refused",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Keys whose newest record is bad; an older one may stand for them.",
+    ),
+    Column(
+        "begun_at", _MOMENT, nullable=False, server_default=text("now()"), comment="Bounded by delete.retention.ms."
+    ),
+    Column("loaded_at", _MOMENT),
 )

@@ -16,7 +16,9 @@ import httpx
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from consumer_query import generations
 from consumer_query.dead_letters import from_record
+from consumer_query.generations import table_name
 from consumer_query.migrations import run_migrate
 from consumer_query.settings import QueryDatabaseSettings
 from local.kafka import EmbeddedKafka
@@ -206,7 +208,7 @@ class Scene:
         """The whole generation, deletions too."""
         connection = await asyncpg.connect(self.database)
         try:
-            found = await connection.fetch("SELECT * FROM file_metadata_cache_g1")
+            found = await connection.fetch(f"SELECT * FROM {table_name(await generations.live(connection))}")
         finally:
             await connection.close()
         return {row["file_id"]: dict(row) for row in found}
@@ -267,7 +269,10 @@ class Scene:
         )
 
 
-STORED: Final = "SELECT partition, next_offset FROM projector_positions WHERE topic = $1"
+STORED: Final = """
+SELECT partition, next_offset FROM projector_positions
+WHERE topic = $1 AND generation = (SELECT live FROM cache_generation)
+"""
 _METADATA: Final = (
     "original_filename", "storage_filename", "file_size", "mime_type", "created_at", "updated_at",
     "created_by_username", "created_by_fullname", "description", "version", "tags", "storage_path", "checksum",

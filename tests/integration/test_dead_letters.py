@@ -132,7 +132,7 @@ def letter(event: FileEvent, offset: int, **changes: Any) -> DeadLetter:
 async def apply(pool: asyncpg.Pool, *events: FileEvent) -> None:
     states = [RecordReader(None).state_of(str(one.file_id).encode(), encode(one), {}) for one in events]
     async with pool.acquire() as connection, connection.transaction():
-        await read_model.apply(connection, [read_model.row_of(one) for one in states])
+        await read_model.apply(connection, 1, [read_model.row_of(one) for one in states])
 
 
 async def cached(pool: asyncpg.Pool) -> dict[UUID, int]:

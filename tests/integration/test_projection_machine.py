@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
 
         async def apply() -> None:
             async with self.world.pool.acquire() as connection, connection.transaction():
-                await read_model.apply(connection, [row])
+                await read_model.apply(connection, 1, [row])
 
         self.world.run(apply())
 
@@ -193,9 +193,9 @@ class Machine(RuleBasedStateMachine):
 
         async def seek() -> int:
             async with self.world.pool.acquire() as connection:
-                stored = await positions.stored(connection, TOPIC, [partition])
+                stored = await positions.stored(connection, 1, TOPIC)
                 start = start_of(stored.get(partition), committed, 0, log.end).position
-                await positions.take(connection, TOPIC, {partition: start})
+                await positions.take(connection, 1, TOPIC, {partition: start})
             return start
 
         start = self.world.run(seek())

@@ -52,7 +52,7 @@ async def apply(pool: asyncpg.Pool, *events: FileEvent) -> None:
     reader = RecordReader(None)
     states = [reader.state_of(str(event.file_id).encode(), encode(event), {}) for event in events]
     async with pool.acquire() as connection, connection.transaction():
-        await read_model.apply(connection, [read_model.row_of(state) for state in states])
+        await read_model.apply(connection, 1, [read_model.row_of(state) for state in states])
 
 
 async def found(query: Client, words: str, **parameters: Any) -> list[str]:
