@@ -1,4 +1,4 @@
-"""One process a verb: `python -m consumer_query api`, `projector` or `migrate`."""
+"""One process a verb: `python -m consumer_query api`, `projector`, `maintenance` or `migrate`."""
 
 import typer
 
@@ -23,6 +23,16 @@ def projector() -> None:
     from runtime.process import run_to_exit
 
     run_to_exit("query-projector", ProjectorSettings, run_projector)
+
+
+@verbs.command()
+def maintenance() -> None:
+    """Rebuild the cache when asked to, and compare it with the Admin module."""
+    from consumer_query.maintenance_process import run_maintenance
+    from consumer_query.settings import MaintenanceSettings
+    from runtime.process import run_to_exit
+
+    run_to_exit("query-maintenance", MaintenanceSettings, run_maintenance)
 
 
 @verbs.command()

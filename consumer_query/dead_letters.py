@@ -73,6 +73,24 @@ class DeadLetter:
         return NewRecord(self.key, self.value, (*self.headers, *ours), int(self.at.timestamp() * 1000))
 
 
+def letter_of(record: "ConsumerRecord[bytes, bytes]", reason: str, error: Exception, group: str) -> DeadLetter:
+    """The letter of a record that was refused at its first try."""
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+        reason=reason,
+        error=f"{type(error).__name__}: {error}",
+        at=datetime.now(UTC),
+        attempt=1,
+        group=group,
+    )
+
+
 def from_record(record: "ConsumerRecord[bytes, bytes]") -> DeadLetter:
     """Read a dead letter. Never raises: a record that is none is returned as one with the reason FOREIGN."""
     headers = tuple(record.headers)

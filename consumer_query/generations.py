@@ -20,6 +20,18 @@ from runtime.postgres import Connection
 SHAPE: Final = 2
 """Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
 
+DELETIONS: Final = """
+INSERT INTO {table} AS kept (file_id, revision, deleted)
+SELECT file_id, revision, true FROM {live} WHERE deleted
+ON CONFLICT (file_id) DO UPDATE SET
+    revision = excluded.revision, deleted = true, storage_element_id = NULL, original_filename = NULL,
+    storage_filename = NULL, file_size = NULL, mime_type = NULL, created_at = NULL, updated_at = NULL,
+    created_by_username = NULL, created_by_fullname = NULL, description = NULL, version = NULL, tags = NULL,
+    storage_path = NULL, checksum = NULL, retention_expires_at = NULL, search = NULL
+WHERE excluded.revision > kept.revision
+"""
+"""The topic forgets a deletion after a while. The rows that remember it fence off what comes late."""
+
 TABLE: Final = """
 CREATE TABLE {table} (
     file_id uuid NOT NULL,
@@ -56,13 +68,13 @@ SELECT file_id, revision, storage_element_id, original_filename, storage_filenam
        retention_expires_at, search
 FROM {table} WHERE NOT deleted
 """
-INDEXES: Final = (PRIMARY_KEY, SEARCH_INDEX)
-"""Statements that a rebuild runs when the table is full, in this order."""
+INDEXES: Final = {"pkey": PRIMARY_KEY, "search": SEARCH_INDEX}
+"""What a rebuild runs when the table is full, in this order, by the end of the index's name."""
 
-LOCK_FOR_FIRST: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
+# Waits for whoever holds the row and lets nobody overtake it, which FOR UPDATE would; who only reads is not held up.
+TAKE_OVER: Final = "LOCK TABLE cache_generation IN EXCLUSIVE MODE"
 LIVE: Final = "SELECT live, shape, analyzer FROM cache_generation"
 HOLD: Final = "SELECT live, shape, analyzer FROM cache_generation FOR SHARE"
-TAKE_OVER: Final = "SELECT live FROM cache_generation FOR UPDATE"
 FIRST: Final = "INSERT INTO cache_generation (live, shape, analyzer) VALUES ($1, $2, $3)"
 POINT: Final = "UPDATE cache_generation SET live = $1, shape = $2, analyzer = $3, since = clock_timestamp()"
 
@@ -79,7 +91,10 @@ PREVIOUS: Final = """
 SELECT generation, shape, analyzer, made_at, retired_at FROM generations
 WHERE retired_at IS NOT NULL ORDER BY retired_at DESC LIMIT 1
 """
-EXPIRED: Final = "SELECT generation FROM generations WHERE retired_at < clock_timestamp() - $1::interval"
+EXPIRED: Final = """
+SELECT generation FROM generations
+WHERE retired_at < clock_timestamp() - $1::interval OR retired_at < (SELECT max(retired_at) FROM generations)
+"""
 FORGET: Final = (
     "DELETE FROM projector_positions WHERE generation = $1",
     "DELETE FROM generations WHERE generation = $1",
@@ -123,11 +138,11 @@ async def ensure_first(connection: Connection) -> None:
     One of another shape is left alone: search goes on from it until a rebuild has made its successor.
     """
     async with connection.transaction():
-        await connection.execute(LOCK_FOR_FIRST)
+        await connection.execute(TAKE_OVER)
         if await connection.fetchrow(LIVE) is not None:
             return
         generation = await make(connection)
-        for statement in (*INDEXES, VIEW):
+        for statement in (*INDEXES.values(), VIEW):
             await connection.execute(statement.format(table=table_name(generation)))
         await connection.execute(FIRST, generation, SHAPE, ANALYZER)
 
@@ -159,7 +174,8 @@ async def hold_live(connection: Connection) -> int:
 
 async def take_over(connection: Connection) -> int:
     """Wait for every writer's transaction, and keep new ones out until the caller's ends: the live generation."""
-    found: int = await connection.fetchval(TAKE_OVER)
+    await connection.execute(TAKE_OVER)
+    found: int = await connection.fetchval(LIVE)
     return found
 
 
@@ -188,7 +204,7 @@ async def drop(connection: Connection, generation: int) -> None:
 
 
 async def drop_expired(pool: asyncpg.Pool, keep: timedelta) -> list[int]:
-    """Remove generations that have not been live for so long: their numbers."""
+    """Remove generations that have not been live for so long, and all but the last of them: their numbers."""
     async with pool.acquire() as connection, connection.transaction():
         expired = [row["generation"] for row in await connection.fetch(EXPIRED, keep)]
         for generation in expired:

@@ -10,7 +10,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -19,14 +18,14 @@ import structlog
 from consumer_query import positions, read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record, Take
-from consumer_query.dead_letters import DeadLetter, DeadLetterWriter
+from consumer_query.dead_letters import DeadLetterWriter, letter_of
 from consumer_query.errors import PositionMovedError, QueryError
 from consumer_query.faults import Fault, fault_of
 from consumer_query.generations import hold_live
 from consumer_query.metrics import APPLIED, RECEIVED, SYNC_SECONDS
 from consumer_query.points import Point, Watch
 from consumer_query.projection import FileState, Fold
-from consumer_query.read_model import Row
+from consumer_query.read_model import Row, Write
 from consumer_query.records import BadRecordError, Reason, RecordReader
 from runtime.postgres import Connection
 from schemas.codec import UnknownSchemaError
@@ -93,6 +92,16 @@ class Batch:
             return read_model.row_of(state)
         except BadRecordError as error:
             return self.refuse(state.file_id, error.reason, error)
+
+    async def write(self, write: Write, connection: Connection, generation: int) -> int:
+        """Write the rows within the caller's transaction; those that Postgres refuses are put aside."""
+        changed, rows = 0, self.rows
+        while rows:
+            written, refused = await read_model.write_around_bad_ones(write, connection, generation, rows)
+            changed += written
+            following = [self.refuse(row.file_id, Reason.REFUSED_BY_DATABASE, error) for row, error in refused]
+            rows = [row for row in following if row is not None]
+        return changed
 
 
 class Lane:
@@ -220,15 +229,9 @@ class Lane:
 
     async def _write_around_bad_ones(self, connection: Connection, batch: Batch) -> int:
         """The same, finding the rows that Postgres refuses by halving, and writing all others."""
-        changed = 0
         async with connection.transaction():
             generation = await self._hold(connection, batch)
-            rows: Sequence[Row] = batch.rows
-            while rows:
-                written, refused = await read_model.apply_halves(connection, generation, rows)
-                changed += written
-                following = [batch.refuse(row.file_id, Reason.REFUSED_BY_DATABASE, error) for row, error in refused]
-                rows = [row for row in following if row is not None]
+            changed = await batch.write(read_model.apply, connection, generation)
             await self._finish(connection, generation, batch)
         return changed
 
@@ -265,7 +268,7 @@ class Lane:
                     f"{len(refused)} of {batch.records} records are bad, beginning with offset {first.offset} of "
                     f"partition {first.partition}: {refused[0].error}"
                 )
-            await self._dead_letters.put([self._letter(one) for one in refused])
+            await self._dead_letters.put([letter_of(*one, self._group) for one in refused])
             self._breaker.note(batch.to_note, len(refused))
             batch.to_note = 0
             for one in refused:
@@ -278,20 +281,3 @@ class Lane:
             )
             self._watch(Point.DEAD_LETTERS_SENT)
         batch.seen = len(batch.refused)
-
-    def _letter(self, refused: Refused) -> DeadLetter:
-        record = refused.record
-        return DeadLetter(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            timestamp_ms=record.timestamp,
-            key=record.key,
-            value=record.value,
-            headers=tuple(record.headers),
-            reason=refused.reason,
-            error=f"{type(refused.error).__name__}: {refused.error}",
-            at=datetime.now(UTC),
-            attempt=1,
-            group=self._group,
-        )

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
+
 from consumer_query.errors import PositionMovedError
 from runtime.postgres import Connection
 
@@ -66,7 +68,7 @@ def start_of(stored: int | None, committed: int | None, beginning: int, end: int
     return Start(max(committed, beginning), f"group offset {committed} is behind the rows at {stored}: replaying")
 
 
-async def stored(connection: Connection, generation: int, topic: str) -> Mapping[int, int]:
+async def stored(connection: Connection | asyncpg.Pool, generation: int, topic: str) -> Mapping[int, int]:
     """Positions of a generation by partition; a partition never applied is absent."""
     rows = await connection.fetch(STORED, generation, topic)
     return {row["partition"]: row["next_offset"] for row in rows}

@@ -3,8 +3,8 @@
 The fence is the WHERE of the upsert. Redelivery, replay, two projectors at once: the same final rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +19,7 @@ from runtime.postgres import Connection
 
 # One JSON array: of the ways to hand many rows to Postgres the one that costs it and the client least. Times come as
 # microseconds and words as finished tsvectors, which are cheaper to take in than to work out here.
-APPLY: Final = """
+LOAD: Final = """
 INSERT INTO {table} AS cached (
     file_id, revision, deleted, storage_element_id, original_filename, storage_filename, file_size, mime_type,
     created_at, updated_at, created_by_username, created_by_fullname, description, version, tags, storage_path,
@@ -44,6 +44,10 @@ FROM ROWS FROM (
     created_at, updated_at, created_by_username, created_by_fullname, description, version, tags, storage_path,
     checksum, retention_expires_at, search
 )
+"""
+APPLY: Final = (
+    LOAD
+    + """
 ON CONFLICT (file_id) DO UPDATE SET
     revision = excluded.revision,
     deleted = excluded.deleted,
@@ -65,6 +69,7 @@ ON CONFLICT (file_id) DO UPDATE SET
     search = excluded.search
 WHERE excluded.revision > cached.revision
 """
+)
 
 # By the primary key, a tenth of what writing the same rows costs.
 REVISIONS: Final = "SELECT file_id::text, revision FROM {table} WHERE file_id = ANY($1::uuid[])"
@@ -89,6 +94,10 @@ class Row(NamedTuple):
     """A JSON object."""
     search: bytes | None
     """By what it is found, as Postgres receives a tsvector; None when it is deleted."""
+
+
+Write: TypeAlias = Callable[[Connection, int, Sequence[Row]], Awaitable[int]]
+"""`apply` or `load`."""
 
 
 def row_of(state: FileState) -> Row:
@@ -116,33 +125,42 @@ async def apply(connection: Connection, generation: int, rows: Sequence[Row]) ->
     Returns:
         How many rows changed; the rest were at that revision or beyond.
     """
-    # As bytes: as text it would be decoded and encoded again on its way.
-    columns = b"[" + b",".join([row.columns for row in rows]) + b"]"
-    vectors = [row.search for row in rows]
-    status: str = await connection.execute(APPLY.format(table=table_name(generation)), columns, vectors)
-    return int(status.rpartition(" ")[2])
+    return await _write(connection, APPLY, generation, rows)
 
 
-async def apply_halves(
-    connection: Connection, generation: int, rows: Sequence[Row]
+async def load(connection: Connection, generation: int, rows: Sequence[Row]) -> int:
+    """The same into a table that has no indexes yet and none of these files: how many rows were written."""
+    return await _write(connection, LOAD, generation, rows)
+
+
+async def write_around_bad_ones(
+    write: Write, connection: Connection, generation: int, rows: Sequence[Row]
 ) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
     """Write what can be written within the caller's transaction, halving around what Postgres refuses.
 
     Returns:
-        How many rows changed, and what was refused.
+        What `write` returned in sum, and what was refused.
     """
     try:
         async with connection.transaction():
-            return await apply(connection, generation, rows), []
+            return await write(connection, generation, rows), []
     except asyncpg.PostgresError as error:
         if fault_of(error) is not Fault.BAD_RECORD:
             raise
         if len(rows) == 1:
             return 0, [(rows[0], error)]
     middle = len(rows) // 2
-    first, first_refused = await apply_halves(connection, generation, rows[:middle])
-    second, second_refused = await apply_halves(connection, generation, rows[middle:])
+    first, first_refused = await write_around_bad_ones(write, connection, generation, rows[:middle])
+    second, second_refused = await write_around_bad_ones(write, connection, generation, rows[middle:])
     return first + second, first_refused + second_refused
+
+
+async def _write(connection: Connection, statement: str, generation: int, rows: Sequence[Row]) -> int:
+    # As bytes: as text it would be decoded and encoded again on its way.
+    columns = b"[" + b",".join([row.columns for row in rows]) + b"]"
+    vectors = [row.search for row in rows]
+    status: str = await connection.execute(statement.format(table=table_name(generation)), columns, vectors)
+    return int(status.rpartition(" ")[2])
 
 
 async def revisions(connection: Connection, generation: int, file_ids: Sequence[str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ because finding one bad row in a batch of thousands costs a bisection there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -101,14 +101,26 @@ class RecordReader:
         return self.state_of(key, value, headers)
 
 
+def revision_in(headers: Iterable[tuple[str, bytes | None]]) -> int | None:
+    """The revision that a record's headers tell; None when they tell none that can be."""
+    return next((_revision(value) for name, value in headers if name == REVISION_HEADER), None)
+
+
+def _revision(text: bytes | None) -> int | None:
+    # The length first: Python refuses to read a number of thousands of digits.
+    if text is None or len(text) > 19 or not text.isdigit() or not 1 <= int(text) <= LARGEST_REVISION:
+        return None
+    return int(text)
+
+
 def _tombstone(key: bytes | None, revision: bytes | None) -> FileState:
     text = (key or b"").decode(errors="replace")
     if not _FILE_ID.fullmatch(text):
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the key of a tombstone has to be a file id, not {text!r}")
-    # The length first: Python refuses to read a number of thousands of digits.
-    if revision is None or len(revision) > 19 or not revision.isdigit() or not 1 <= int(revision) <= LARGEST_REVISION:
+    number = _revision(revision)
+    if number is None:
         raise BadRecordError(Reason.BREAKS_CONTRACT, f"the revision header of a tombstone is {revision!r}")
-    return _deleted(text, int(revision), TOMBSTONE)
+    return _deleted(text, number, TOMBSTONE)
 
 
 def _deleted(file_id: str, revision: int, event_type: str) -> FileState:

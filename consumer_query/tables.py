@@ -119,7 +119,7 @@ REBUILD_PARTITIONS = Table(
     Column("rows", BigInteger, nullable=False, server_default=text("0"), comment="Written."),
     Column(
         "refused",
-        ARRAY(Text),
+        ARRAY(LargeBinary),
         nullable=False,
         server_default=text("'{}'"),
         comment="Keys whose newest record is bad; an older one may stand for them.",

@@ -93,6 +93,16 @@ async def ensure_topics(
     )
 
 
+async def topic_config(bootstrap_servers: str, topic: str) -> dict[str, str]:
+    """A topic's settings as they hold on its broker, by name.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker is away, or does not say.
+    """
+    async with admin_client(bootstrap_servers) as admin:
+        return await _config(admin, topic)
+
+
 async def _create(admin: AIOKafkaAdminClient, topic: str, card: TopicCard, replication_factor: int) -> bool:
     settings = {key: setting.value for key, setting in card.config.items()}
     answer = await admin.create_topics([NewTopic(topic, card.partitions, replication_factor, topic_configs=settings)])

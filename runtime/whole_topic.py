@@ -32,17 +32,30 @@ async def whole_topic(
     try:
         async with asyncio.timeout(STALL_SECONDS):
             end = await _seek(consumer, partition, begin)
-        while True:
-            async with asyncio.timeout(STALL_SECONDS):
-                records = await _next(consumer, partition, end)
-            if not records:
-                return
+        async for records in upto(consumer, partition, end):
             for record in records:
-                if record.offset >= end:
-                    return
                 yield record
     finally:
         await consumer.stop()
+
+
+async def upto(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
+) -> AsyncGenerator["list[ConsumerRecord[bytes, bytes]]", None]:
+    """What a consumer that has been seeked reads of an assigned partition below offset `end`, as it comes.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker is away.
+        TimeoutError: no progress within STALL_SECONDS.
+    """
+    while True:
+        async with asyncio.timeout(STALL_SECONDS):
+            records = await _next(consumer, partition, end)
+        if records and records[-1].offset >= end:
+            records = [record for record in records if record.offset < end]
+        if not records:
+            return
+        yield records
 
 
 async def _seek(consumer: AIOKafkaConsumer, partition: TopicPartition, begin: int) -> int:

@@ -1,7 +1,9 @@
 """The services' parts over a real broker and a real Postgres, in this process."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,7 +12,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.projector import Limits as ProjectorLimits
+from consumer_query.projector import Projector
 from consumer_query.read_model import teach
+from consumer_query.records import RecordReader
 from producer_admin import elements
 from producer_admin.api_models import Limits
 from producer_admin.api_process import admin_app
@@ -19,13 +25,16 @@ from producer_admin.outbox import OutboxRow, shard_of
 from producer_admin.publisher import ShardPublisher
 from producer_admin.saga_steps import Means
 from runtime.engine import open_engine
-from runtime.kafka import plain_consumer
+from runtime.kafka import group_consumer, plain_consumer
 from runtime.postgres import open_pool
 from schemas.codec import encode
 from schemas.events import FileEvent
+from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
+from tests.running import running
 from tests.waiting import settles
 
+Running = Callable[..., AbstractAsyncContextManager[Projector]]
 MAX_UPLOAD_BYTES = 20 * 2**20
 LIMITS = Limits(upload_bytes=MAX_UPLOAD_BYTES, name=255, description=10_000, tags=100, tag=100)
 
@@ -107,6 +116,43 @@ class Topic:
 @pytest.fixture
 async def events_topic(backend: Backend, topic: str) -> Topic:
     return Topic(backend, topic)
+
+
+@pytest.fixture
+def group() -> str:
+    return group_name()
+
+
+@pytest.fixture
+def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
+    @asynccontextmanager
+    async def run(
+        registry_url: str | None = None, batch_size: int = 100, consumers: Iterator[AIOKafkaConsumer] | None = None
+    ) -> AsyncIterator[Projector]:
+        servers = events_topic.bootstrap_servers
+        projector = Projector(
+            query_pool,
+            lambda: (consumers and next(consumers, None)) or group_consumer(servers, group, "projector"),
+            events_topic.name,
+            group,
+            TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name)),
+            RecordReader(registry_url),
+            ProjectorLimits(batch=batch_size, lanes=2, bad_share=0.5),
+        )
+        async with running(projector):
+            yield projector
+
+    return run
+
+
+def cached(pool: asyncpg.Pool) -> Callable[[], Any]:
+    """Revisions of the files that search can see, by id."""
+
+    async def look() -> dict[UUID, int]:
+        rows = await pool.fetch("SELECT file_id, revision FROM file_metadata_cache")
+        return {row["file_id"]: row["revision"] for row in rows}
+
+    return look
 
 
 def outbox_row(event: FileEvent, outbox_id: int = 1) -> OutboxRow:

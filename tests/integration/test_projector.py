@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -37,53 +36,14 @@ from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
-from tests.integration.conftest import Topic, group_name
+from tests.integration.conftest import Running, Topic, cached
 from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
 
-Running = Callable[..., AbstractAsyncContextManager[Projector]]
-
-
-@pytest.fixture
-def group() -> str:
-    return group_name()
-
-
-@pytest.fixture
-def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
-    @asynccontextmanager
-    async def run(
-        registry_url: str | None = None, batch_size: int = 100, consumers: Iterator[AIOKafkaConsumer] | None = None
-    ) -> AsyncIterator[Projector]:
-        servers = events_topic.bootstrap_servers
-        projector = Projector(
-            query_pool,
-            lambda: (consumers and next(consumers, None)) or group_consumer(servers, group, "projector"),
-            events_topic.name,
-            group,
-            TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name)),
-            RecordReader(registry_url),
-            Limits(batch=batch_size, lanes=2, bad_share=0.5),
-        )
-        async with running(projector):
-            yield projector
-
-    return run
-
 
 def row_of(event: FileEvent) -> Row:
     return read_model.row_of(RecordReader(None).state_of(str(event.file_id).encode(), encode(event), {}))
-
-
-def cached(pool: asyncpg.Pool) -> Callable[[], Any]:
-    """Revisions of the files that search can see, by id."""
-
-    async def look() -> dict[UUID, int]:
-        rows = await pool.fetch("SELECT file_id, revision FROM file_metadata_cache")
-        return {row["file_id"]: row["revision"] for row in rows}
-
-    return look
 
 
 async def everything(pool: asyncpg.Pool) -> list[Any]:

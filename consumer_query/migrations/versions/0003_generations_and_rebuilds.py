@@ -63,7 +63,7 @@ STATEMENTS = (
         target_offset bigint NOT NULL,
         records bigint NOT NULL DEFAULT 0,
         rows bigint NOT NULL DEFAULT 0,
-        refused text[] NOT NULL DEFAULT '{}',
+        refused bytea[] NOT NULL DEFAULT '{}',
         begun_at timestamptz NOT NULL DEFAULT now(),
         loaded_at timestamptz,
         PRIMARY KEY (job_id, partition)

@@ -1,0 +1,462 @@
+"""The next generation is filled beside the live one and takes its place in one short transaction, or leaves no trace.
+
+    queued  →  loading  →  indexing  →  catching up  →  verifying  →  swapping  →  swapped
+
+Each phase begins from what the database says, so a worker that finds a job goes on where another one was killed. Search
+and projectors stay with the live generation until the swap; then both are at the same positions.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from datetime import timedelta
+from multiprocessing import get_context
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+from aiokafka import TopicPartition
+
+from consumer_query import catch_up, generations, parity, positions, rebuild_jobs
+from consumer_query.catch_up import Follower, distance, goal
+from consumer_query.dead_letters import DeadLetterWriter
+from consumer_query.errors import QueryError
+from consumer_query.generations import Generation, table_name
+from consumer_query.lanes import SystemicFaultError
+from consumer_query.parity import Arbiter
+from consumer_query.rebuild_jobs import ENDS, Job, JobLostError, Kind, Loaded, Phase, Wish
+from consumer_query.rebuild_loader import Orders, be_reader, load_partition
+from consumer_query.records import RecordReader
+from consumer_query.settings import MaintenanceSettings
+from runtime.kafka import admin_client, partition_count, plain_consumer
+from runtime.postgres import AWAY, Connection, open_pool
+from runtime.retries import backoff, pause
+from runtime.topics import topic_config
+from runtime.whole_topic import STALL_SECONDS
+
+LOOK_SECONDS: Final = 1.0
+"""Between looks for a job, and for what is wished of the one in hand."""
+TIDY_SECONDS: Final = 60.0
+LONGEST_BACKOFF_SECONDS: Final = 30.0
+INDEX_SECONDS: Final = 24 * 3600.0
+UNDER_LOCK_OFFSETS: Final = 2_000
+"""What may be left to apply while projectors wait: a fraction of a second."""
+UNDER_LOCK_SECONDS: Final = 3.0
+WAIT_FOR_WRITERS: Final = "SET LOCAL lock_timeout = '2s'"
+WAIT_FOR_SEARCHES: Final = "SET LOCAL lock_timeout = '200ms'"
+"""New searches queue behind the swap, so it does not wait long for old ones: it lets all pass and tries again."""
+
+# By primary keys; a job has a row for each partition.
+PLAN: Final = """
+INSERT INTO rebuild_partitions (job_id, partition, first_offset, next_offset, target_offset)
+SELECT $1, partition, first, first, target
+FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS log (partition, first, target)
+"""
+UNLOADED: Final = """
+SELECT partition FROM rebuild_partitions WHERE job_id = $1 AND loaded_at IS NULL
+ORDER BY target_offset - next_offset DESC
+"""
+PLANNED: Final = "SELECT count(*) FROM rebuild_partitions WHERE job_id = $1"
+ARRIVE: Final = """
+INSERT INTO projector_positions (generation, topic, partition, next_offset, caught_up_at)
+SELECT $2, $3, partition, target_offset, begun_at FROM rebuild_partitions WHERE job_id = $1
+"""
+UNPLAN: Final = "DELETE FROM rebuild_partitions WHERE job_id = $1"
+# What was compacted away since then has not been seen by this generation.
+OLDEST_VIEW: Final = """
+SELECT clock_timestamp() - least(
+    (SELECT min(begun_at) FROM rebuild_partitions WHERE job_id = $1 AND $2::integer NOT IN
+        (SELECT generation FROM projector_positions)),
+    (SELECT min(caught_up_at) FROM projector_positions WHERE generation = $2 AND topic = $3)
+)
+"""
+CAUGHT_UP: Final = """
+UPDATE projector_positions SET caught_up_at = greatest(caught_up_at, $3::timestamptz)
+WHERE generation = $1 AND topic = $2 AND partition = ANY($4::int[])
+"""
+NOW: Final = "SELECT clock_timestamp()"
+INDEXED: Final = "SELECT to_regclass($1) IS NOT NULL"
+# Only where the topic holds a key in two partitions, so that each brought a row.
+DROP_DOUBLES: Final = """
+DELETE FROM {table} WHERE ctid IN (
+    SELECT ctid FROM (
+        SELECT ctid, row_number() OVER (PARTITION BY file_id ORDER BY revision DESC) AS place FROM {table}
+    ) AS ranked WHERE place > 1
+)
+"""
+
+_log = structlog.get_logger()
+
+
+class CannotRebuildError(QueryError):
+    """It will not go better next time; the job ends."""
+
+
+class _TooFarError(QueryError):
+    """More is left to apply than projectors should wait for."""
+
+
+class Rebuilder:
+    """Works on the jobs that are asked for, one at a time.
+
+    Args:
+        settings: of the maintenance process
+        pool: of the Query database, its connections taught; two are needed at once, and one for the lease
+        letters: where refused records go
+        arbiter: asked which side is right where generations differ; None when there is nobody to ask
+        told: called with a job each second that it is worked on, and when it ends
+    """
+
+    def __init__(
+        self,
+        settings: MaintenanceSettings,
+        pool: asyncpg.Pool,
+        letters: DeadLetterWriter,
+        arbiter: Arbiter | None,
+        told: Callable[[Job, Loaded], None] = lambda _job, _loaded: None,
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._letters = letters
+        self._arbiter = arbiter
+        self._told = told
+        self._topic = settings.file_events_topic
+        self._steps: dict[Phase, Callable[[Job, UUID], Awaitable[None]]] = {
+            Phase.QUEUED: self._begin,
+            Phase.LOADING: self._load,
+            Phase.INDEXING: self._index,
+            Phase.CATCHING_UP: self._catch_up,
+            Phase.VERIFYING: self._verify,
+            Phase.SWAPPING: self._swap,
+        }
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Take up jobs until `stopping`; then give back the one in hand, for the next worker to go on with."""
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
+        tidy_at = 0.0
+        while not stopping.is_set():
+            try:
+                if _now() >= tidy_at:
+                    await self._tidy()
+                    tidy_at = _now() + TIDY_SECONDS
+                claimed = await rebuild_jobs.claim(self._pool)
+                if claimed is not None:
+                    await self._attend(*claimed, stopping)
+                waits = backoff(LONGEST_BACKOFF_SECONDS)
+            except (*AWAY, OSError, asyncpg.PostgresError) as error:
+                _log.warning("no look at rebuild jobs", error=f"{type(error).__name__}: {error}")
+                await pause(next(waits), stopping)
+            await pause(LOOK_SECONDS, stopping)
+
+    async def _tidy(self) -> None:
+        keep = timedelta(hours=self._settings.rebuild_keep_hours)
+        for generation in await generations.drop_expired(self._pool, keep):
+            _log.info("previous generation removed", generation=generation)
+
+    async def _attend(self, job: Job, token: UUID, stopping: asyncio.Event) -> None:
+        """Work on a job, renew its lease, and heed what is wished of it."""
+        _log.info("rebuild taken up", job=str(job.job_id), kind=job.kind, phase=job.phase, starts=job.starts)
+        work = asyncio.create_task(self._work(job, token))
+        try:
+            while not work.done() and not stopping.is_set() and job.wish is Wish.RUN:
+                await asyncio.wait([work], timeout=LOOK_SECONDS)
+                if work.done():
+                    break
+                try:
+                    job = await rebuild_jobs.renew(self._pool, job.job_id, token)
+                    self._told(job, await rebuild_jobs.loaded(self._pool, job.job_id))
+                except (*AWAY, OSError) as error:
+                    _log.debug("lease not renewed", error=str(error))  # the work itself says it
+        except JobLostError as error:
+            _log.warning("rebuild given up", error=str(error))
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+        if not work.cancelled() and (left := work.exception()) is not None:
+            _log.warning("rebuild left", error=f"{type(left).__name__}: {left}")
+        if job.wish is Wish.CANCEL and work.cancelled():
+            await self._end(job, token, Phase.CANCELLED, None)
+        await rebuild_jobs.let_go(self._pool, job.job_id, token)
+        self._told(await rebuild_jobs.get(self._pool, job.job_id), await rebuild_jobs.loaded(self._pool, job.job_id))
+
+    async def _work(self, job: Job, token: UUID) -> None:
+        """Go through the phases; what passes is tried again, and told meanwhile.
+
+        Raises:
+            JobLostError: another worker has it.
+        """
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
+        while job.phase not in ENDS:
+            try:
+                await self._steps[job.phase](job, token)
+                waits = backoff(LONGEST_BACKOFF_SECONDS)
+            except (SystemicFaultError, CannotRebuildError) as error:
+                _log.error("rebuild failed", job=str(job.job_id), phase=job.phase, error=str(error))
+                await self._end(job, token, Phase.FAILED, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the job stays and is tried again
+                trouble = f"{type(error).__name__}: {error}"
+                _log.warning("rebuild held up, trying again", job=str(job.job_id), phase=job.phase, error=trouble)
+                try:
+                    await rebuild_jobs.tell(self._pool, job.job_id, token, trouble)
+                except (*AWAY, OSError, asyncpg.PostgresError):
+                    pass  # told in the log; the database is what is away
+                await asyncio.sleep(next(waits))
+            job = await self._heard(job, token)
+            _log.info("rebuild", job=str(job.job_id), phase=job.phase, generation=job.generation)
+
+    async def _heard(self, job: Job, token: UUID) -> Job:
+        """The job as its row says now.
+
+        Raises:
+            JobLostError: another worker has it.
+        """
+        waits = backoff(LONGEST_BACKOFF_SECONDS)
+        while True:
+            try:
+                now = await rebuild_jobs.get(self._pool, job.job_id)
+                return now if now.phase in ENDS else await rebuild_jobs.renew(self._pool, job.job_id, token)
+            except (*AWAY, OSError, asyncpg.PostgresError) as error:
+                _log.warning("rebuild held up by the database", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(next(waits))
+
+    async def _end(
+        self, job: Job, token: UUID, phase: Phase, trouble: str | None, found: dict[str, Any] | None = None
+    ) -> None:
+        """End a job without a swap, and leave nothing of it behind."""
+        job = await rebuild_jobs.get(self._pool, job.job_id)
+        async with self._pool.acquire() as connection, connection.transaction():
+            if job.kind is Kind.REBUILD and job.generation is not None:
+                await generations.drop(connection, job.generation)
+            await rebuild_jobs.advance(
+                connection, job, token, phase, generation=job.generation, trouble=trouble, parity=found
+            )
+
+    async def _begin(self, job: Job, token: UUID) -> None:
+        if job.kind is Kind.ROLLBACK:
+            await self._begin_rollback(job, token)
+            return
+        async with self._pool.acquire() as connection, connection.transaction():
+            generation = await generations.make(connection)
+            await rebuild_jobs.advance(connection, job, token, Phase.LOADING, generation=generation)
+
+    async def _begin_rollback(self, job: Job, token: UUID) -> None:
+        found: Generation | None = await generations.previous(self._pool)
+        if found is None:
+            raise CannotRebuildError("There is no previous generation any more; rebuild instead.")
+        if not found.is_ours:
+            raise CannotRebuildError(
+                f"The previous generation has shape {found.shape} and analyzer {found.analyzer}; run the program "
+                "version that made it."
+            )
+        async with self._pool.acquire() as connection, connection.transaction():
+            await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=found.generation)
+
+    async def _load(self, job: Job, token: UUID) -> None:
+        """Have every partition loaded by readers."""
+        if await self._is_too_old(job):
+            await self._start_over(job, token)
+            return
+        if not await self._pool.fetchval(PLANNED, job.job_id):
+            await self._plan(job)
+        partitions = [row["partition"] for row in await self._pool.fetch(UNLOADED, job.job_id)]
+        generation = job.generation
+        assert generation is not None  # noqa: S101 - made before this phase
+        loop = asyncio.get_running_loop()
+        readers = ProcessPoolExecutor(
+            min(self._settings.rebuild_readers, max(1, len(partitions))),
+            get_context("spawn"),
+            be_reader,
+            (os.getpid(),),
+        )
+        try:
+            orders = [Orders(job.job_id, token, generation, one) for one in partitions]
+            loads = [loop.run_in_executor(readers, load_partition, self._settings, one) for one in orders]
+            await asyncio.gather(*loads)
+        finally:
+            # Readers hear within a chunk that the job is not theirs any more.
+            readers.shutdown(wait=False, cancel_futures=True)
+        async with self._pool.acquire() as connection, connection.transaction():
+            if await connection.fetch(UNLOADED, job.job_id):
+                return  # told to stop
+            await connection.execute(ARRIVE, job.job_id, generation, self._topic)
+            await rebuild_jobs.advance(connection, job, token, Phase.INDEXING, generation=generation)
+
+    async def _plan(self, job: Job) -> None:
+        """Note where each partition begins and where it ends now."""
+        servers = self._settings.kafka_bootstrap_servers
+        async with asyncio.timeout(STALL_SECONDS):
+            async with admin_client(servers) as admin:
+                count = await partition_count(admin, self._topic)
+            if not count:
+                raise CannotRebuildError(f"There is no topic {self._topic}.")
+            partitions = [TopicPartition(self._topic, number) for number in range(count)]
+            async with plain_consumer(servers) as consumer:
+                consumer.assign(partitions)
+                begins = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+        firsts = [min(begins[one], ends[one]) for one in partitions]
+        await self._pool.execute(PLAN, job.job_id, list(range(count)), firsts, [ends[one] for one in partitions])
+
+    async def _index(self, job: Job, token: UUID) -> None:
+        """Make what indexes are missing, and statistics."""
+        generation = job.generation
+        assert generation is not None  # noqa: S101 - made before this phase
+        url = self._settings.query_database_url.get_secret_value()
+        settings = {"maintenance_work_mem": self._settings.rebuild_index_memory}
+        table = table_name(generation)
+        async with (
+            await open_pool(url, "query-rebuild", max_size=1, command_timeout=INDEX_SECONDS, settings=settings) as pool,
+            pool.acquire() as connection,
+        ):
+            for name, statement in generations.INDEXES.items():
+                if await connection.fetchval(INDEXED, f"{table}_{name}"):
+                    continue
+                try:
+                    await connection.execute(statement.format(table=table))
+                except asyncpg.UniqueViolationError as error:
+                    status = await connection.execute(DROP_DOUBLES.format(table=table))
+                    _log.warning("files in two partitions", rows=status, error=str(error))
+                    await connection.execute(statement.format(table=table))
+            await connection.execute(f"ANALYZE {table}")
+            async with connection.transaction():
+                await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
+
+    async def _catch_up(self, job: Job, token: UUID) -> None:
+        """Take over the deletions that the topic has forgotten, and apply what came since."""
+        generation = job.generation
+        assert generation is not None  # noqa: S101 - made before this phase
+        if await self._is_too_old(job):
+            if job.kind is Kind.REBUILD:
+                await self._start_over(job, token)
+                return
+            if not job.force:
+                raise CannotRebuildError(
+                    "The previous generation was caught up longer ago than the topic keeps deletions, so deleted files "
+                    "may be in it. Rebuild instead; or force it, and compare with the Admin module then."
+                )
+        live: int = await self._pool.fetchval(generations.LIVE)
+        async with self._pool.acquire() as connection:
+            await connection.execute(
+                generations.DELETIONS.format(table=table_name(generation), live=table_name(live)), timeout=INDEX_SECONDS
+            )
+        async with self._follower(generation) as follower:
+            while distance(follower.positions, targets := await self._goal(follower)) > UNDER_LOCK_OFFSETS:
+                await follower.follow(targets)
+                await self._note_caught_up(generation, follower)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await rebuild_jobs.advance(connection, job, token, Phase.VERIFYING, generation=generation)
+
+    async def _verify(self, job: Job, token: UUID) -> None:
+        """Compare with the live generation at equal positions, and decide."""
+        generation = job.generation
+        assert generation is not None  # noqa: S101 - made before this phase
+        async with self._follower(generation) as follower, self._pool.acquire() as looking:
+            snapshot = looking.transaction(isolation="repeatable_read", readonly=True)
+            live = await self._at_equal_positions(follower, snapshot.start)
+            try:
+                found = await parity.compare(looking, live, generation, self._arbiter)
+            finally:
+                await snapshot.rollback()
+        report = asdict(found)
+        if found.speaks_against and not job.force:
+            _log.error("rebuild refused by parity", job=str(job.job_id), **report)
+            await self._end(job, token, Phase.REFUSED, found.summary, report)
+            return
+        _log.info("parity", job=str(job.job_id), forced=bool(found.speaks_against), **report)
+        async with self._pool.acquire() as connection, connection.transaction():
+            await rebuild_jobs.advance(connection, job, token, Phase.SWAPPING, generation=generation, parity=report)
+
+    async def _swap(self, job: Job, token: UUID) -> None:
+        """Bring the generation to where the live one is and let everybody go to it, while writers wait a moment."""
+        generation = job.generation
+        assert generation is not None  # noqa: S101 - made before this phase
+        if await self._is_too_old(job):
+            async with self._pool.acquire() as connection, connection.transaction():
+                await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
+            return
+        async with self._follower(generation) as follower:
+            await follower.follow(await self._goal(follower))
+            await self._note_caught_up(generation, follower)
+            async with self._pool.acquire() as connection, connection.transaction():
+                live = await self._take_over(connection, follower)
+                await connection.execute(WAIT_FOR_SEARCHES)
+                await generations.swap(connection, live, generation)
+                await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=generation)
+        _log.info("generation swapped", live=generation, previous=live)
+
+    async def _take_over(self, connection: Connection, follower: Follower) -> int:
+        """Within a transaction, keep writers out and bring the generation to the live one's positions: the live one.
+
+        Raises:
+            _TooFarError: too much came meanwhile.
+        """
+        await connection.execute(WAIT_FOR_WRITERS)
+        live = await generations.take_over(connection)
+        async with asyncio.timeout(UNDER_LOCK_SECONDS):
+            targets = await self._goal(follower)
+            if (left := distance(follower.positions, targets)) > UNDER_LOCK_OFFSETS:
+                raise _TooFarError(f"{left} offsets are left to apply")
+            await follower.follow(targets)
+        return live
+
+    async def _at_equal_positions(self, follower: Follower, then: Callable[[], Awaitable[None]]) -> int:
+        """Do something while both generations stand at the same positions: the live one's number."""
+        await follower.follow(await self._goal(follower))
+        async with self._pool.acquire() as connection, connection.transaction():
+            live = await self._take_over(connection, follower)
+            await then()
+        return live
+
+    async def _goal(self, follower: Follower) -> dict[int, int]:
+        live: int = await self._pool.fetchval(generations.LIVE)
+        stored = await positions.stored(self._pool, live, self._topic)
+        return goal(follower.positions, stored, await follower.ends())
+
+    async def _note_caught_up(self, generation: int, follower: Follower) -> None:
+        """The clock of `_is_too_old` begins anew for partitions that have nothing before them."""
+        at = await self._pool.fetchval(NOW)
+        ends = await follower.ends()
+        reached = [number for number, own in follower.positions.items() if own >= ends[number]]
+        await self._pool.execute(CAUGHT_UP, generation, self._topic, at, reached)
+
+    async def _is_too_old(self, job: Job) -> bool:
+        """Whether deletions may have been compacted away before this generation has seen them.
+
+        The broker keeps one for `delete.retention.ms` from the first compaction that it meets.
+        """
+        age: timedelta | None = await self._pool.fetchval(OLDEST_VIEW, job.job_id, job.generation, self._topic)
+        if age is None:
+            return False
+        async with asyncio.timeout(STALL_SECONDS):
+            config = await topic_config(self._settings.kafka_bootstrap_servers, self._topic)
+        return age > timedelta(milliseconds=int(config["delete.retention.ms"]))
+
+    async def _start_over(self, job: Job, token: UUID) -> None:
+        _log.warning("rebuild starts over: the topic may have forgotten deletions meanwhile", job=str(job.job_id))
+        async with self._pool.acquire() as connection, connection.transaction():
+            assert job.generation is not None  # noqa: S101 - made before
+            await generations.drop(connection, job.generation)
+            await connection.execute(UNPLAN, job.job_id)
+            generation = await generations.make(connection)
+            await rebuild_jobs.advance(connection, job, token, Phase.LOADING, generation=generation)
+
+    def _follower(self, generation: int) -> AbstractAsyncContextManager[Follower]:
+        settings = self._settings
+        return catch_up.follower(
+            self._pool,
+            settings.kafka_bootstrap_servers,
+            self._topic,
+            settings.kafka_consumer_group,
+            generation,
+            RecordReader(settings.schema_registry_url),
+            self._letters,
+            settings.dead_letter_max_share,
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
