@@ -14,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 
 from bench.servers import Servers, until
+from runtime.postgres import Connection
 from schemas.events import FileEvent
 
 _COLUMNS: Final = """
@@ -84,32 +85,32 @@ class WrongRowsError(Exception):
     """A contender has not written what the events say; its speed means nothing."""
 
 
-async def make(connection: asyncpg.Connection, table: str, shape: str) -> None:
+async def make(connection: Connection, table: str, shape: str) -> None:
     """Make an empty full table of one of the two shapes."""
     for statement in (shape, SEARCH_INDEX, *OTHER_INDEXES):
         await connection.execute(statement.format(table=table))
 
 
-async def add_other_indexes(connection: asyncpg.Connection, table: str) -> None:
+async def add_other_indexes(connection: Connection, table: str) -> None:
     """Give the product's table the indexes that it lacks."""
     for statement in OTHER_INDEXES:
         await connection.execute(statement.format(table=table))
 
 
-async def files(connection: asyncpg.Connection, table: str, *, with_revision: bool = True) -> Sums:
+async def files(connection: Connection, table: str, *, with_revision: bool = True) -> Sums:
     """The files that exist: all columns that search shows."""
     await connection.execute("SET TIME ZONE 'UTC'")
     columns = ", ".join((*_STATE, REVISION) if with_revision else _STATE)
     return await _sums(connection, columns, table)
 
 
-async def deletions(connection: asyncpg.Connection, table: str) -> Sums:
+async def deletions(connection: Connection, table: str) -> Sums:
     """The files that are remembered as deleted, in a table that has a column `deleted`."""
     columns, rows = f"file_id, {REVISION}", f"{table} WHERE deleted"
     return await _sums(connection, columns, rows)
 
 
-async def _sums(connection: asyncpg.Connection, columns: str, table: str) -> Sums:
+async def _sums(connection: Connection, columns: str, table: str) -> Sums:
     [found] = await connection.fetch(_SUM.format(columns=columns, table=table))
     return Sums(int(found[0]), int(found[1] or 0))
 
@@ -180,14 +181,14 @@ def plain(event: FileEvent) -> dict[str, Any]:
     }
 
 
-async def settled(connection: asyncpg.Connection, table: str, expected: Sums) -> Sums:
+async def settled(connection: Connection, table: str, expected: Sums) -> Sums:
     """The files that exist, looked at until they are as expected or SETTLE_SECONDS are over."""
     with suppress(TimeoutError):
         await until(lambda: _is(connection, table, expected), SETTLE_SECONDS, look_again_seconds=0.2)
     return await files(connection, table)
 
 
-async def _is(connection: asyncpg.Connection, table: str, expected: Sums) -> bool:
+async def _is(connection: Connection, table: str, expected: Sums) -> bool:
     return await files(connection, table) == expected
 
 

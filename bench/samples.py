@@ -65,6 +65,23 @@ def events(count: int, seed: int = 4) -> Iterator[FileEvent]:
         del young[:-_YOUNG]
 
 
+def twice_each(files: int, seed: int = 4) -> Iterator[FileEvent]:
+    """Two records of each of `files` files: all are made first, then all are changed, but 5 of 100 deleted."""
+    chance = random.Random(seed)  # noqa: S311 - the same events in each run
+    made: list[_File] = []
+    for number in range(files):
+        made.append(_file(chance, 1, number, now := _BEGIN + number * _STEP))
+        yield _event(EventType.CREATED, made[-1], now, chance)
+    for number, file in enumerate(made):
+        now = _BEGIN + (files + number) * _STEP
+        file.revision = 2
+        if chance.random() < 0.05:
+            yield _event(EventType.DELETED, file, now, chance)
+        else:
+            file.metadata = replace(file.metadata, description=_description(chance), updated_at=now)
+            yield _event(EventType.UPDATED, file, now, chance)
+
+
 def _file(chance: random.Random, revision: int, number: int, now: datetime) -> _File:
     file_id = _uuid(chance)
     metadata = FileMetadata(

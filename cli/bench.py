@@ -101,6 +101,20 @@ def projector(
     _show(lambda servers, tell: measure(servers, rows, rounds, wanted, tell), as_json=as_json)
 
 
+@bench.command()
+def rebuild(
+    *,
+    rows: Annotated[int, typer.Option(min=2000, help="Files; the topic holds two records of each.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    readers: Annotated[int, typer.Option(min=1, help="Processes that load at once.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild the cache, beside bare COPY and CREATE INDEX, and beside replaying the topic into the live table."""
+    from bench.rebuild import measure
+
+    _show(lambda servers, tell: measure(servers, rows, rounds, readers, tell), as_json=as_json)
+
+
 def _parsed(option: str, text: str, parse: "Callable[[str], Value]") -> "list[Value]":
     try:
         return [parse(word.strip()) for word in text.split(",")]

@@ -142,22 +142,30 @@ def judge(live: State | None, new: State | None, truth: State | None, *, asked: 
         asked: whether it could be asked at all
     """
     live, new, truth = live or _GONE, new or _GONE, truth or _GONE
+    ahead = new.revision - live.revision
+    live_is_right, new_is_right = (asked and _agree(side, truth) for side in (live, new))
     if new.deleted:
-        # Gone in both would be no difference. The topic says it is deleted, or only the Admin module can tell.
-        gone = new.revision > live.revision or (asked and truth.deleted)
-        return Class.GHOST_IN_LIVE if gone else Class.MISSING_IN_NEW
+        if new_is_right or (ahead > 0 and not live_is_right):
+            return Class.GHOST_IN_LIVE
+        return Class.MISSING_IN_NEW
     if live.deleted:
-        return (
-            Class.GHOST_IN_NEW if live.revision > new.revision or (asked and truth.deleted) else Class.MISSING_IN_LIVE
-        )
-    if new.revision > live.revision:
-        return Class.STALE_IN_LIVE
-    same = [asked and (side.revision, side.digest) == (truth.revision, truth.digest) for side in (live, new)]
-    if new.revision < live.revision:
-        return Class.WRONG_IN_LIVE if same[1] else Class.STALE_IN_NEW
-    if any(same):
-        return Class.WRONG_IN_LIVE if same[1] else Class.WRONG_IN_NEW
-    return Class.UNDECIDED
+        if live_is_right or (ahead < 0 and not new_is_right):
+            return Class.GHOST_IN_NEW
+        return Class.MISSING_IN_LIVE if ahead > 0 or asked else Class.UNDECIDED
+    if live_is_right:
+        return Class.WRONG_IN_NEW if ahead >= 0 else Class.STALE_IN_NEW
+    if new_is_right:
+        return Class.WRONG_IN_LIVE if ahead <= 0 else Class.STALE_IN_LIVE
+    if ahead == 0:
+        return Class.UNDECIDED
+    return Class.STALE_IN_LIVE if ahead > 0 else Class.STALE_IN_NEW
+
+
+def _agree(side: State, truth: State) -> bool:
+    """Whether a side says of a file what is true. Of a deleted file nobody needs to know by which revision."""
+    if side.deleted or truth.deleted:
+        return side.deleted and truth.deleted
+    return (side.revision, side.digest) == (truth.revision, truth.digest)
 
 
 async def compare(connection: Connection, live: int, new: int, arbiter: Arbiter | None) -> Parity:
@@ -165,7 +173,7 @@ async def compare(connection: Connection, live: int, new: int, arbiter: Arbiter 
     found = Parity(live, new)
     # Another shape may lack a column; then only revisions can be compared.
     found.content_compared = await connection.fetchval(LIVE_SHAPE, live) == SHAPE
-    digest = digest_of("t") if found.content_compared else "t.revision"
+    digest = digest_of("t") if found.content_compared else "uuid_hash_extended(t.file_id, t.revision)"
     sums: list[dict[int, tuple[int, int]]] = []
     for generation in (live, new):
         rows = await connection.fetch(SUMS.format(digest=digest, table=table_name(generation)), timeout=SECONDS)

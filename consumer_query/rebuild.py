@@ -7,19 +7,19 @@ and projectors stay with the live generation until the swap; then both are at th
 """
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from datetime import timedelta
-from multiprocessing import get_context
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 import structlog
 from aiokafka import TopicPartition
+from anyio import CapacityLimiter
+from anyio.to_process import run_sync as run_in_process
 
 from consumer_query import catch_up, generations, parity, positions, rebuild_jobs
 from consumer_query.catch_up import Follower, distance, goal
@@ -29,7 +29,7 @@ from consumer_query.generations import Generation, table_name
 from consumer_query.lanes import SystemicFaultError
 from consumer_query.parity import Arbiter
 from consumer_query.rebuild_jobs import ENDS, Job, JobLostError, Kind, Loaded, Phase, Wish
-from consumer_query.rebuild_loader import Orders, be_reader, load_partition
+from consumer_query.rebuild_loader import Orders, load_partition
 from consumer_query.records import RecordReader
 from consumer_query.settings import MaintenanceSettings
 from runtime.kafka import admin_client, partition_count, plain_consumer
@@ -46,6 +46,8 @@ INDEX_SECONDS: Final = 24 * 3600.0
 UNDER_LOCK_OFFSETS: Final = 2_000
 """What may be left to apply while projectors wait: a fraction of a second."""
 UNDER_LOCK_SECONDS: Final = 3.0
+SWAP_TRIES: Final = 20
+"""Before what is in the way is told."""
 WAIT_FOR_WRITERS: Final = "SET LOCAL lock_timeout = '2s'"
 WAIT_FOR_SEARCHES: Final = "SET LOCAL lock_timeout = '200ms'"
 """New searches queue behind the swap, so it does not wait long for old ones: it lets all pass and tries again."""
@@ -147,7 +149,7 @@ class Rebuilder:
                 if claimed is not None:
                     await self._attend(*claimed, stopping)
                 waits = backoff(LONGEST_BACKOFF_SECONDS)
-            except (*AWAY, OSError, asyncpg.PostgresError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the job stays and is taken up again
                 _log.warning("no look at rebuild jobs", error=f"{type(error).__name__}: {error}")
                 await pause(next(waits), stopping)
             await pause(LOOK_SECONDS, stopping)
@@ -179,7 +181,10 @@ class Rebuilder:
         if not work.cancelled() and (left := work.exception()) is not None:
             _log.warning("rebuild left", error=f"{type(left).__name__}: {left}")
         if job.wish is Wish.CANCEL and work.cancelled():
-            await self._end(job, token, Phase.CANCELLED, None)
+            try:
+                await self._end(job, token, Phase.CANCELLED, None)
+            except JobLostError as error:
+                _log.warning("too late to cancel", error=str(error))
         await rebuild_jobs.let_go(self._pool, job.job_id, token)
         self._told(await rebuild_jobs.get(self._pool, job.job_id), await rebuild_jobs.loaded(self._pool, job.job_id))
 
@@ -229,11 +234,12 @@ class Rebuilder:
         """End a job without a swap, and leave nothing of it behind."""
         job = await rebuild_jobs.get(self._pool, job.job_id)
         async with self._pool.acquire() as connection, connection.transaction():
-            if job.kind is Kind.REBUILD and job.generation is not None:
-                await generations.drop(connection, job.generation)
+            # First, so that one who has lost the job, or has ended it already, touches no table.
             await rebuild_jobs.advance(
                 connection, job, token, phase, generation=job.generation, trouble=trouble, parity=found
             )
+            if job.kind is Kind.REBUILD and job.generation is not None:
+                await generations.drop(connection, job.generation)
 
     async def _begin(self, job: Job, token: UUID) -> None:
         if job.kind is Kind.ROLLBACK:
@@ -265,20 +271,17 @@ class Rebuilder:
         partitions = [row["partition"] for row in await self._pool.fetch(UNLOADED, job.job_id)]
         generation = job.generation
         assert generation is not None  # noqa: S101 - made before this phase
-        loop = asyncio.get_running_loop()
-        readers = ProcessPoolExecutor(
-            min(self._settings.rebuild_readers, max(1, len(partitions))),
-            get_context("spawn"),
-            be_reader,
-            (os.getpid(),),
-        )
+        limit = CapacityLimiter(self._settings.rebuild_readers)
         try:
-            orders = [Orders(job.job_id, token, generation, one) for one in partitions]
-            loads = [loop.run_in_executor(readers, load_partition, self._settings, one) for one in orders]
-            await asyncio.gather(*loads)
-        finally:
-            # Readers hear within a chunk that the job is not theirs any more.
-            readers.shutdown(wait=False, cancel_futures=True)
+            async with asyncio.TaskGroup() as readers:
+                for one in partitions:
+                    orders = Orders(job.job_id, token, generation, one)
+                    # Killed when this is cancelled, or another one fails: no reader works on without its worker.
+                    readers.create_task(
+                        run_in_process(load_partition, self._settings, orders, cancellable=True, limiter=limit)
+                    )
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetch(UNLOADED, job.job_id):
                 return  # told to stop
@@ -344,9 +347,8 @@ class Rebuilder:
                 generations.DELETIONS.format(table=table_name(generation), live=table_name(live)), timeout=INDEX_SECONDS
             )
         async with self._follower(generation) as follower:
-            while distance(follower.positions, targets := await self._goal(follower)) > UNDER_LOCK_OFFSETS:
-                await follower.follow(targets)
-                await self._note_caught_up(generation, follower)
+            while await self._approach(generation, follower) > UNDER_LOCK_OFFSETS:
+                pass
         async with self._pool.acquire() as connection, connection.transaction():
             await rebuild_jobs.advance(connection, job, token, Phase.VERIFYING, generation=generation)
 
@@ -356,7 +358,12 @@ class Rebuilder:
         assert generation is not None  # noqa: S101 - made before this phase
         async with self._follower(generation) as follower, self._pool.acquire() as looking:
             snapshot = looking.transaction(isolation="repeatable_read", readonly=True)
-            live = await self._at_equal_positions(follower, snapshot.start)
+
+            async def look() -> None:
+                await snapshot.start()
+                await looking.execute("SELECT 1")  # BEGIN alone takes no snapshot; the first statement does
+
+            live = await self._at_equal_positions(follower, look)
             try:
                 found = await parity.compare(looking, live, generation, self._arbiter)
             finally:
@@ -379,14 +386,21 @@ class Rebuilder:
                 await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
             return
         async with self._follower(generation) as follower:
-            await follower.follow(await self._goal(follower))
-            await self._note_caught_up(generation, follower)
-            async with self._pool.acquire() as connection, connection.transaction():
-                live = await self._take_over(connection, follower)
-                await connection.execute(WAIT_FOR_SEARCHES)
-                await generations.swap(connection, live, generation)
-                await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=generation)
-        _log.info("generation swapped", live=generation, previous=live)
+            for left in reversed(range(SWAP_TRIES)):
+                await self._approach(generation, follower)
+                try:
+                    async with self._pool.acquire() as connection, connection.transaction():
+                        live = await self._take_over(connection, follower)
+                        await connection.execute(WAIT_FOR_SEARCHES)
+                        await generations.swap(connection, live, generation)
+                        await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=generation)
+                except (asyncpg.LockNotAvailableError, TimeoutError, _TooFarError):
+                    if not left:
+                        raise
+                    await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter; searches pass meanwhile
+                else:
+                    _log.info("generation swapped", live=generation, previous=live)
+                    return
 
     async def _take_over(self, connection: Connection, follower: Follower) -> int:
         """Within a transaction, keep writers out and bring the generation to the live one's positions: the live one.
@@ -412,16 +426,22 @@ class Rebuilder:
         return live
 
     async def _goal(self, follower: Follower) -> dict[int, int]:
-        live: int = await self._pool.fetchval(generations.LIVE)
-        stored = await positions.stored(self._pool, live, self._topic)
-        return goal(follower.positions, stored, await follower.ends())
+        return goal(follower.positions, await self._live_positions(), await follower.ends())
 
-    async def _note_caught_up(self, generation: int, follower: Follower) -> None:
-        """The clock of `_is_too_old` begins anew for partitions that have nothing before them."""
+    async def _live_positions(self) -> Mapping[int, int]:
+        live: int = await self._pool.fetchval(generations.LIVE)
+        return await positions.stored(self._pool, live, self._topic)
+
+    async def _approach(self, generation: int, follower: Follower) -> int:
+        """Apply what there is by now, and note which partitions have seen all of it: how many offsets it was."""
         at = await self._pool.fetchval(NOW)
         ends = await follower.ends()
+        targets = goal(follower.positions, await self._live_positions(), ends)
+        far = distance(follower.positions, targets)
+        await follower.follow(targets)
         reached = [number for number, own in follower.positions.items() if own >= ends[number]]
         await self._pool.execute(CAUGHT_UP, generation, self._topic, at, reached)
+        return far
 
     async def _is_too_old(self, job: Job) -> bool:
         """Whether deletions may have been compacted away before this generation has seen them.
@@ -439,10 +459,10 @@ class Rebuilder:
         _log.warning("rebuild starts over: the topic may have forgotten deletions meanwhile", job=str(job.job_id))
         async with self._pool.acquire() as connection, connection.transaction():
             assert job.generation is not None  # noqa: S101 - made before
-            await generations.drop(connection, job.generation)
-            await connection.execute(UNPLAN, job.job_id)
             generation = await generations.make(connection)
             await rebuild_jobs.advance(connection, job, token, Phase.LOADING, generation=generation)
+            await generations.drop(connection, job.generation)
+            await connection.execute(UNPLAN, job.job_id)
 
     def _follower(self, generation: int) -> AbstractAsyncContextManager[Follower]:
         settings = self._settings

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from consumer_query import positions, read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record
 from consumer_query.dead_letters import DeadLetterWriter, TopicDeadLetters, letter_of
+from consumer_query.errors import QueryError
 from consumer_query.generations import LIVE
 from consumer_query.lanes import Batch, Refused, SystemicFaultError
 from consumer_query.newest import Newest
@@ -58,11 +60,15 @@ SET next_offset = $4, records = records + $5, rows = rows + $6, refused = refuse
     loaded_at = CASE WHEN $8 THEN clock_timestamp() END
 FROM rebuild_jobs AS job
 WHERE loading.job_id = $1 AND loading.partition = $2 AND loading.next_offset = $3 AND loading.loaded_at IS NULL
-  AND job.job_id = $1 AND job.owner = $9 AND job.finished_at IS NULL
+  AND job.job_id = $1 AND job.owner = $9 AND job.generation = $10 AND job.finished_at IS NULL
 RETURNING job.wish, job.rows_per_second
 """
 
 _log = structlog.get_logger()
+
+
+class ReaderError(QueryError):
+    """A reader could not go on; what it has loaded stays."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,30 @@ class _Chunk:
     records: int
 
 
-def be_reader(parent: int) -> None:
+def load_partition(settings: MaintenanceSettings, orders: Orders) -> None:
+    """Load one partition in this process, from where it stands. Returns early when the job is to pause or to end.
+
+    May be killed at any time.
+
+    Raises:
+        JobLostError: another worker has the job, or another reader has been at work on this partition.
+        SystemicFaultError: too much of it is bad.
+        ReaderError: whatever else, in words: not every error can go from one process to another.
+    """
+    _be_reader(settings, os.getppid())
+    try:
+        uvloop.run(_load(settings, orders))
+    except (JobLostError, SystemicFaultError):
+        raise
+    except Exception as error:  # noqa: BLE001 - see ReaderError
+        raise ReaderError(f"partition {orders.partition}: {type(error).__name__}: {error}") from None
+
+
+@cache
+def _be_reader(settings: MaintenanceSettings, parent: int) -> None:
     """Make this process a reader that ends with its parent, and leaves signals of the terminal to it."""
+    configure_logging("query-rebuild", settings.log_level, settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     collect_seldom()
 
     def watch() -> None:
@@ -98,18 +124,6 @@ def be_reader(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def load_partition(settings: MaintenanceSettings, orders: Orders) -> None:
-    """Load one partition in this process, from where it stands. Returns early when the job is to pause or to end.
-
-    Raises:
-        JobLostError: another worker has the job, or another reader has been at work on this partition.
-        SystemicFaultError: too much of it is bad.
-        Exception: of Kafka, Postgres or the schema registry; what was loaded stays.
-    """
-    configure_logging("query-rebuild", settings.log_level, settings.log_format)
-    uvloop.run(_load(settings, orders))
 
 
 async def _load(settings: MaintenanceSettings, orders: Orders) -> None:
@@ -198,10 +212,10 @@ class _Loader:
         begun = time.monotonic()
         try:
             async for records in self._read(self._next):
-                for place in range(0, len(records), SLICE):
-                    for record in records[place : place + SLICE]:
-                        await self._take(chunk, record)
-                    await asyncio.sleep(0)
+                for place, record in enumerate(records):
+                    if place % SLICE == 0:
+                        await asyncio.sleep(0)
+                    await self._take(chunk, record)
                     if len(chunk.rows) >= self._most() or chunk.records >= MOST_RECORDS:
                         if writing is not None:
                             await writing
@@ -283,6 +297,7 @@ class _Loader:
             list(set(chunk.refused)),
             done,
             self._orders.token,
+            self._orders.generation,
         )
         if heard is None:
             raise JobLostError(f"Another reader has partition {self._orders.partition} of the rebuild.")
