@@ -1,7 +1,7 @@
 """Of all records of a file, only the newest is worth reading. Values in, values out; no I/O.
 
-Which one that is can be told from keys and revision headers alone, so a rebuild passes twice over a partition: once to
-learn it, once to read those. What is remembered between the two is a number a file.
+Which one that is can be told from keys and revision headers alone, so a rebuild passes over a partition once to learn
+it, and decodes only those. What has to be remembered for it is a number a file.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,13 @@ class Newest:
     def __len__(self) -> int:
         return len(self._places)
 
-    def offer(self, key: bytes, revision: int, offset: int) -> None:
-        """Take note of a record."""
+    def offer(self, key: bytes, revision: int, offset: int) -> bool:
+        """Take note of a record: whether it is the newest of its key by now."""
         place = (revision << _OFFSET_BITS) | offset
-        if place > self._places.get(key, -1):
+        newer = place > self._places.get(key, -1)
+        if newer:
             self._places[key] = place
+        return newer
 
     def is_newest(self, key: bytes, offset: int) -> bool:
         """Whether the record of that key at that offset is the newest."""

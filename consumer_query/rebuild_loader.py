@@ -12,6 +12,8 @@ import os
 import signal
 import threading
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +49,8 @@ MOST_RECORDS: Final = 50_000
 """Passed by in one transaction at most, when few of them are the newest."""
 SLICE: Final = 20
 """Rows worked on before what waits for Postgres is handed over."""
+KEPT_BYTES: Final = 96 * 1024 * 1024
+"""Of values. While the newest records of a partition are fewer, they are kept and not read a second time."""
 NO_KEY: Final = b""
 """Stands for records without a key, which are all bad."""
 
@@ -89,7 +93,7 @@ class _Chunk:
     refused: list[bytes]
     since: int
     upto: int
-    records: int
+    records: int = 0
 
 
 def load_partition(settings: MaintenanceSettings, orders: Orders) -> None:
@@ -166,6 +170,10 @@ class _Loader:
         self._reader = RecordReader(settings.schema_registry_url)
         self._breaker = Breaker(settings.dead_letter_max_share)
         self._newest = Newest()
+        self._kept: dict[bytes, Record] | None = {}
+        """The newest records themselves; None when they are too many."""
+        self._offsets = array("q")
+        """Of all records that were read while those were kept."""
         self._wish = Wish.RUN
         self._rate: float | None = None
         """Rows a second for this reader; None is no limit."""
@@ -180,7 +188,7 @@ class _Loader:
         self._first, self._next, self._target = row["first_offset"], row["next_offset"], row["target_offset"]
         self._refused = set(row["refused"])
         # Nothing is written yet: hear first whether this job is still ours, and what is wished.
-        await self._write(_Chunk([], [], self._next, self._next, 0), done=False)
+        await self._write(_Chunk([], [], self._next, self._next), done=False)
         if self._next < self._target:
             await self._learn()
             await self._load()
@@ -194,24 +202,51 @@ class _Loader:
 
     async def _learn(self) -> None:
         """Which records are the newest."""
+        kept, kept_bytes = self._kept, 0
+        known_bad = frozenset(self._refused)
         async for records in self._read(self._first):
+            bad = len(self._refused)
             for record in records:
+                key = NO_KEY if record.key is None else record.key
                 revision = revision_in(record.headers)
-                if record.key is None:
-                    continue
-                if revision is None:
-                    self._refused.add(record.key)
-                else:
-                    self._newest.offer(record.key, revision, record.offset)
+                if key == NO_KEY or revision is None:
+                    self._refused.add(key)
+                elif self._newest.offer(key, revision, record.offset) and kept is not None:
+                    known = kept.get(key)
+                    kept_bytes += record.serialized_value_size - (known.serialized_value_size if known else 0)
+                    kept[key] = record
+            self._note_bad(len(records), len(self._refused) - bad)
+            if kept is not None:
+                self._offsets.extend(record.offset for record in records)
+            if kept_bytes > KEPT_BYTES:
+                kept, kept_bytes = None, 0
+                del self._offsets[:]
+        self._kept = kept
         self._newest.forget(self._refused)
+        # Written down before any of them is passed by.
+        await self._write(_Chunk([], list(self._refused - known_bad), self._next, self._next), done=False)
+
+    async def _candidates(self) -> AsyncIterator[list[Record]]:
+        """The records among which the newest are that have not been loaded, in the order of their offsets."""
+        if self._kept is None:
+            async for records in self._read(self._next):
+                yield records
+            return
+        left = sorted(
+            (one for key, one in self._kept.items() if one.offset >= self._next and key not in self._refused),
+            key=lambda record: record.offset,
+        )
+        self._kept = None
+        for place in range(0, len(left), CHUNK):
+            yield left[place : place + CHUNK]
 
     async def _load(self) -> None:
         """Read the newest ones and write them; while Postgres works on a chunk, the next one is made ready."""
         writing: asyncio.Task[None] | None = None
-        chunk = _Chunk([], [], self._next, self._next, 0)
+        chunk = _Chunk([], [], self._next, self._next)
         begun = time.monotonic()
         try:
-            async for records in self._read(self._next):
+            async for records in self._candidates():
                 for place, record in enumerate(records):
                     if place % SLICE == 0:
                         await asyncio.sleep(0)
@@ -226,7 +261,7 @@ class _Loader:
                             await writing
                             await asyncio.sleep(begun + len(chunk.rows) / self._rate - time.monotonic())
                             begun = time.monotonic()
-                        chunk = _Chunk([], [], chunk.upto, chunk.upto, 0)
+                        chunk = _Chunk([], [], chunk.upto, chunk.upto)
             if writing is not None:
                 await writing
             if self._wish is Wish.RUN:
@@ -244,9 +279,6 @@ class _Loader:
         chunk.upto = record.offset + 1
         chunk.records += 1
         key = NO_KEY if record.key is None else record.key
-        if key == NO_KEY or key in self._refused:
-            self._refuse(chunk, key)
-            return
         if not self._newest.is_newest(key, record.offset):
             return
         try:
@@ -283,9 +315,12 @@ class _Loader:
                     self._refuse(chunk, row.file_id.encode())
             await self._move(chunk, written, done=done)
         self._next = chunk.upto
-        self._note_bad(chunk)
+        if chunk.rows:
+            self._note_bad(len(chunk.rows), len(chunk.refused))
 
     async def _move(self, chunk: _Chunk, written: int, *, done: bool) -> None:
+        if self._offsets:
+            chunk.records = bisect_left(self._offsets, chunk.upto) - bisect_left(self._offsets, chunk.since)
         heard = await self._connection.fetchrow(
             MOVE,
             self._orders.job_id,
@@ -305,14 +340,10 @@ class _Loader:
         rate = heard["rows_per_second"]
         self._rate = None if rate is None else rate / self._readers
 
-    def _note_bad(self, chunk: _Chunk) -> None:
-        if not chunk.records:
-            return
-        if self._breaker.is_systemic(chunk.records, len(chunk.refused)):
-            raise SystemicFaultError(
-                f"{len(chunk.refused)} of {chunk.records} records of partition {self._orders.partition} are bad"
-            )
-        self._breaker.note(chunk.records, len(chunk.refused))
+    def _note_bad(self, records: int, bad: int) -> None:
+        if self._breaker.is_systemic(records, bad):
+            raise SystemicFaultError(f"{bad} of {records} records of partition {self._orders.partition} are bad")
+        self._breaker.note(records, bad)
 
     async def _finish(self) -> None:
         """For keys whose newest record is bad, write the newest good one; what is bad is among the dead letters."""
@@ -326,7 +357,7 @@ class _Loader:
         async with self._connection.transaction():
             written = await batch.write(read_model.load, self._connection, self._orders.generation)
             await self._put_aside(batch.refused)
-            await self._move(_Chunk([], [], self._target, self._target, 0), written, done=True)
+            await self._move(_Chunk([], [], self._target, self._target), written, done=True)
 
     async def _offer(self, batch: Batch, record: Record) -> None:
         try:
