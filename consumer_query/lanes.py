@@ -26,7 +26,7 @@ from consumer_query.metrics import APPLIED, RECEIVED, SYNC_SECONDS
 from consumer_query.points import Point, Watch
 from consumer_query.projection import FileState, Fold
 from consumer_query.read_model import Row, Write
-from consumer_query.records import BadRecordError, Reason, RecordReader
+from consumer_query.records import SURPASSED, BadRecordError, Reason, RecordReader, claim_of
 from runtime.postgres import Connection
 from schemas.codec import UnknownSchemaError
 from schemas.registry import RegistryError
@@ -64,6 +64,10 @@ class Batch:
 
     takes: Sequence[Take]
     fold: Fold[Record] = field(default_factory=Fold)
+    stale: set[int] = field(default_factory=set)
+    """Records that need not be read, by identity: a generation has their files at their revisions or beyond."""
+    surpassed: int = 0
+    """How many of those were passed over."""
     rows: list[Row] = field(default_factory=list)
     """The newest of each file, ready to be written."""
     refused: list[Refused] = field(default_factory=list)
@@ -145,13 +149,11 @@ class Lane:
             Exception: of Postgres or of Kafka; nothing was applied, or all of it was and only the answer is missing.
         """
         batch = Batch(takes)
+        if self._compare_first:
+            await self._compare(connection, batch)
         await self._read(batch)
         newest = batch.fold.newest()
-        if self._compare_first:
-            batch.compared_with, fresh = await self._fresh(connection, newest)
-        else:
-            fresh = newest
-        await self._make_rows(batch, fresh)
+        await self._make_rows(batch, newest)
         self._watch(Point.PREPARED)
         # Before the transaction, whose locks would wait for Kafka; only what Postgres refuses has to go within it.
         await self._put_aside(batch)
@@ -166,9 +168,24 @@ class Lane:
         batch.changed = changed
         if batch.to_note:
             self._breaker.note(batch.to_note, 0)
-        self._compare_first = len(newest) - changed > STALE_SHARE * len(newest)
+        stale = batch.surpassed + len(newest) - changed
+        self._compare_first = stale > STALE_SHARE * (batch.surpassed + len(newest))
         self._watch(Point.APPLIED)
         return batch
+
+    async def _compare(self, connection: Connection, batch: Batch) -> None:
+        """Leave out what a generation holds already: on a replay nearly all, and reading costs ten times as much."""
+        generation = await self._generation(connection)
+        claims = [[claim_of(one.key, one.value, one.headers) for one in take.records] for take in batch.takes]
+        files = {claim[0] for of_take in claims for claim in of_take if claim is not None}
+        known = await read_model.revisions(connection, generation, list(files))
+        batch.compared_with = generation
+        batch.stale = {
+            id(record)
+            for take, of_take in zip(batch.takes, claims, strict=True)
+            for record, claim in zip(take.records, of_take, strict=True)
+            if claim is not None and claim[1] <= known.get(claim[0], 0)
+        }
 
     async def _read(self, batch: Batch) -> None:
         """Read and fold all records, in slices."""
@@ -187,6 +204,10 @@ class Lane:
         """Whether the take goes on behind this slice."""
         for place in range(start, min(start + SLICE, len(take.records))):
             record = take.records[place]
+            if id(record) in batch.stale:
+                batch.surpassed += 1
+                batch.events[SURPASSED] += 1
+                continue
             # Nobody looks at the headers of a record that has a value.
             headers = {} if record.value is not None else dict(record.headers)
             try:
@@ -204,12 +225,6 @@ class Lane:
                 batch.fold.offer(state, record)
                 batch.events[state.event_type] += 1
         return True
-
-    async def _fresh(self, connection: Connection, states: Sequence[FileState]) -> tuple[int, list[FileState]]:
-        """What a generation does not hold yet: on a replay that is little, and writing costs ten times as much."""
-        generation = await self._generation(connection)
-        known = await read_model.revisions(connection, generation, [state.file_id for state in states])
-        return generation, [state for state in states if state.revision > known.get(state.file_id, 0)]
 
     async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
         """Make rows of states, in slices."""

@@ -1,8 +1,9 @@
 """Neither a search nor a fresh record pays for the index's pending list: it is emptied beside them.
 
 GIN puts new entries on a list that every search reads through, and the writer that fills it has to sort all of it into
-the index, in its own transaction (PostgreSQL, "GIN fast update technique"). In a backlog that is the cheapest way. Else
-the list is emptied here each second, over a connection of its own.
+the index, in its own transaction (PostgreSQL, "GIN fast update technique"). In a backlog that is the cheapest way, and
+cheaper with a longer list; only the lane of fresh records leaves it to the others. Else the list is emptied here each
+second, over a connection of its own.
 """
 
 import asyncio
@@ -16,6 +17,10 @@ from consumer_query.generations import LIVE, search_index_name
 from runtime.postgres import AWAY
 
 EVERY_SECONDS: Final = 1.0
+LONG: Final = {"gin_pending_list_limit": "16MB"}
+"""Of a session: how long a backlog lets the list become. With 4 MB, Postgres' own default, a row takes it 5 µs more; a
+single list of 28 MB 6 µs more than that."""
+LEAVE_TO_OTHERS: Final = "SET gin_pending_list_limit = '256MB'"
 EMPTY: Final = "SELECT gin_clean_pending_list($1::text::regclass)"
 
 _log = structlog.get_logger()

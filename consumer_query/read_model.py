@@ -4,7 +4,7 @@ The fence is the WHERE of the upsert. Redelivery, replay, two projectors at once
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -96,6 +96,7 @@ class Row(NamedTuple):
     """By what it is found, as Postgres receives a tsvector; None when it is deleted."""
 
 
+Some = TypeVar("Some")
 Write: TypeAlias = Callable[[Connection, int, Sequence[Row]], Awaitable[int]]
 """`apply` or `load`."""
 
@@ -106,10 +107,20 @@ def row_of(state: FileState) -> Row:
     Raises:
         BadRecordError: Postgres would refuse it.
     """
+    columns = columns_of(state)
+    return Row(state.file_id, state.revision, columns, None if state.deleted else search_of(state.columns))
+
+
+def columns_of(state: FileState) -> bytes:
+    """The columns of a state as APPLY takes them, a JSON object.
+
+    Raises:
+        BadRecordError: Postgres would refuse them.
+    """
     columns = orjson.dumps(state.columns)
     if _NUL in columns and any("\x00" in text for text in _texts(state.columns)):
         raise BadRecordError(Reason.UNSTORABLE_TEXT, "a text holds the character NUL, which Postgres cannot store")
-    return Row(state.file_id, state.revision, columns, None if state.deleted else _search(state.columns))
+    return columns
 
 
 async def teach(connection: Connection) -> None:
@@ -134,8 +145,11 @@ async def load(connection: Connection, generation: int, rows: Sequence[Row]) -> 
 
 
 async def write_around_bad_ones(
-    write: Write, connection: Connection, generation: int, rows: Sequence[Row]
-) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
+    write: Callable[[Connection, int, Sequence[Some]], Awaitable[int]],
+    connection: Connection,
+    generation: int,
+    rows: Sequence[Some],
+) -> tuple[int, list[tuple[Some, asyncpg.PostgresError]]]:
     """Write what can be written within the caller's transaction, halving around what Postgres refuses.
 
     Returns:
@@ -175,7 +189,12 @@ async def get(pool: asyncpg.Pool, file_id: UUID) -> Mapping[str, Any] | None:
     return None if row is None else dict(row)
 
 
-def _search(columns: Mapping[str, Any]) -> bytes:
+def search_of(columns: Mapping[str, Any]) -> bytes:
+    """By what a file is found, as Postgres receives a tsvector.
+
+    Raises:
+        BadRecordError: it has more words than that holds.
+    """
     try:
         return analysis.search_vector(
             columns["original_filename"],

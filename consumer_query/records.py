@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from consumer_query.errors import QueryError
@@ -17,6 +18,8 @@ from schemas.events import REVISION_HEADER, EventType
 from schemas.registry import RegistryError, fetch_schema
 
 TOMBSTONE: Final = "tombstone"
+SURPASSED: Final = "surpassed"
+"""Instead of what happened, of records that were not read because the rows are at their revision or beyond."""
 _FILE_ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EARLIEST: Final = int(datetime(1, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
 _LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000
@@ -104,6 +107,36 @@ class RecordReader:
 def revision_in(headers: Iterable[tuple[str, bytes | None]]) -> int | None:
     """The revision that a record's headers tell; None when they tell none that can be."""
     return next((_revision(value) for name, value in headers if name == REVISION_HEADER), None)
+
+
+def claim_of(
+    key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
+) -> tuple[str, int] | None:
+    """The file and the revision that a record is of, told without reading it; None when that takes reading.
+
+    A row at that revision or beyond surpasses the record, whatever else it says: one that cannot be read would have
+    changed nothing either. A header is trusted when the value agrees with it, which has its revision behind the file's
+    id; a schema that puts them elsewhere only makes its records slower.
+    """
+    revision = revision_in(headers)
+    if key is None or revision is None:
+        return None
+    if value is not None:
+        place = value.find(key)
+        if place < 0 or not value.startswith(_avro(revision), place + len(key)):
+            return None
+    file_id = key.decode(errors="replace")
+    return (file_id, revision) if _FILE_ID.fullmatch(file_id) else None
+
+
+@lru_cache(1024)
+def _avro(number: int) -> bytes:
+    """A positive long as Avro writes it: twice the number, seven bits a byte, the lowest first."""
+    rest, found = number << 1, bytearray()
+    while rest > 127:
+        found.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*found, rest])
 
 
 def _revision(text: bytes | None) -> int | None:

@@ -64,6 +64,8 @@ class EmbeddedPostgres(Server):
             "shared_buffers": "256MB",
             # Behind a checkpoint each page goes to the log whole; compressed, a backlog is not held up by that.
             "wal_compression": "pglz",
+            # While the log goes to disk, what a backlog writes has room here; else its writers wait, fresh records too.
+            "wal_buffers": "64MB",
             "max_wal_size": "2GB",
             "fsync": durable,
             "synchronous_commit": durable,

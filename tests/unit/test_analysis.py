@@ -81,6 +81,9 @@ VECTORS = {
     ("a the.txt", ("Срочно, важно", "and"), "The list of\nсчетов", "ivan", "Пётр Сидоров"): (
         "'=a the.txt' a:1A the:2A txt:3A срочн:9B важн:10B ivan:27D петр:28D сидор:29D list:36C счет:38C"
     ),
+    ("счет.txt", ("счета",), "Счет, акт, счетами и акты", "u", None): (
+        "'=счет.txt' счет:1A,8B,25C,27C txt:2A u:19D акт:26C,29C"
+    ),
     ("it's \\", (), "", "u", "Will And"): "'=it''s \\\\' it:1A s:2A u:13D will:14D and:15D",
 }
 

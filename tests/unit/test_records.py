@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from consumer_query.projection import FileState
 from consumer_query.read_model import row_of
-from consumer_query.records import BadRecordError, Reason, RecordReader
+from consumer_query.records import BadRecordError, Reason, RecordReader, claim_of
 from schemas.codec import encode
-from schemas.events import EventType, FileEvent
+from schemas.events import EventType, FileEvent, record_headers
 from tests.samples import created, deleted, events, updated
 
 READER = RecordReader(None)
@@ -102,3 +102,30 @@ def test_the_letters_that_json_writes_for_NUL_are_no_NUL() -> None:  # noqa: N80
 
 def test_a_deletion_has_no_columns_but_its_own() -> None:
     assert read(deleted(FILE, 3)).columns == {"file_id": str(FILE), "revision": 3, "deleted": True}
+
+
+@given(st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))
+def test_a_record_tells_unread_what_it_is_of_unless_its_header_and_value_disagree(written: int, told: int) -> None:
+    key, value = str(FILE).encode(), encode(updated(FILE, written))
+    assert claim_of(key, value, record_headers(written, FILE)) == (str(FILE), written)
+    assert claim_of(key, None, record_headers(told, FILE)) == (str(FILE), told)
+    if told != written:
+        assert claim_of(key, value, record_headers(told, FILE)) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (None, encode(created(FILE)), [("revision", b"1")]),
+        (b"x", encode(created(FILE)), [("revision", b"1")]),
+        (str(uuid4()).encode(), encode(created(FILE)), [("revision", b"1")]),
+        (str(FILE).encode(), encode(created(FILE)), []),
+        (str(FILE).encode(), encode(created(FILE)), [("revision", b"0")]),
+        (str(FILE).encode(), b"", [("revision", b"1")]),
+        (str(FILE).upper().encode(), None, [("revision", b"1")]),
+    ],
+)
+def test_what_does_not_tell_clearly_has_to_be_read(
+    key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
+) -> None:
+    assert claim_of(key, value, headers) is None
