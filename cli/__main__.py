@@ -1,6 +1,7 @@
 """The command line: one verb a file, and one sentence on standard error for every fault that was foreseen.
 
-Exit codes: 0 done, 1 a fault, 2 wrong usage, 3 nothing is running (status), 130 interrupted.
+Exit codes: 0 done, 1 a fault, 2 wrong usage, a rebuild that parity refused or a sync that left differences, 3 nothing
+is running (status), 130 interrupted.
 """
 
 import os
@@ -16,9 +17,11 @@ from cli.dlq import dlq
 from cli.down import down
 from cli.ingest import ingest
 from cli.outbox import outbox
+from cli.rebuild import rebuild
 from cli.running import admin_database, running_or_none
 from cli.search import search
 from cli.status import status
+from cli.sync import sync
 from cli.terminal import err
 from cli.topics import topics
 from cli.up import up
@@ -32,12 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="ArtStore on this machine: upload a file, find it in search.",
 )
-for verb in (up, down, status, demo, ingest, search):
+for verb in (up, down, status, demo, ingest, search, rebuild):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")
 app.add_typer(outbox, name="outbox")
 app.add_typer(dlq, name="dlq")
+app.add_typer(sync, name="sync")
 app.add_typer(bench, name="bench")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")

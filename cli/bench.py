@@ -115,6 +115,19 @@ def rebuild(
     _show(lambda servers, tell: measure(servers, rows, rounds, readers, tell), as_json=as_json)
 
 
+@bench.command()
+def reconcile(
+    *,
+    rows: Annotated[int, typer.Option(min=1000, help="Files on each side.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Compare cache and truth: equal sides, then sides with 100 differences. Filling a million takes some minutes."""
+    from bench.reconcile import measure
+
+    _show(lambda servers, tell: measure(servers, rows, rounds, tell), as_json=as_json)
+
+
 def _parsed(option: str, text: str, parse: "Callable[[str], Value]") -> "list[Value]":
     try:
         return [parse(word.strip()) for word in text.split(",")]

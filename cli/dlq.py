@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a fault, or letters that failed or were left; 2 wrong usag
 interrupted has marked what it did: the same command goes on from there.
 """
 
-import getpass
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ from urllib.parse import quote
 
 import typer
 
-from cli.terminal import err, out, plain_table, size
+from cli.query_api import body_of, query_client
+from cli.terminal import err, out, plain, plain_table, print_json, size, when
 
 if TYPE_CHECKING:
     import httpx
-    from rich.text import Text
 
 PREFIX = "/api/v1/admin/dlq"
 PAGE = 100
@@ -59,11 +58,11 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """Show groups with counts and examples; with a reason, an error or a status the letters themselves."""
-    with _client(url) as client:
+    with query_client(url) as client:
         if reason is None and error is None and not status:
-            found = _answer(client.get(PREFIX))
+            found = body_of(client.get(PREFIX))
             if as_json:
-                _print_json(found)
+                print_json(found)
             else:
                 _show_groups(found)
             return
@@ -73,11 +72,11 @@ def list_letters(
         while cursor is not None and len(letters) < limit:
             room = min(500, limit - len(letters))
             given = {name: value for name, value in asked.items() if value}
-            page = _answer(client.get(f"{PREFIX}/letters", params={**given, "limit": room, "cursor": cursor}))
+            page = body_of(client.get(f"{PREFIX}/letters", params={**given, "limit": room, "cursor": cursor}))
             letters += page["letters"]
             cursor = page["next_cursor"]
     if as_json:
-        _print_json({"letters": letters, "next_cursor": cursor})
+        print_json({"letters": letters, "next_cursor": cursor})
         return
     _show_letters(letters)
     if cursor is not None:
@@ -92,10 +91,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one letter whole: the record, the error, and what was done about it."""
-    with _client(url) as client:
-        found = _answer(client.get(f"{PREFIX}/letters/{_path(position)}"))
+    with query_client(url) as client:
+        found = body_of(client.get(f"{PREFIX}/letters/{_path(position)}"))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = plain_table("", "")
     table.show_header = False
@@ -112,17 +111,17 @@ def show(
         "name",
         "key",
     ):
-        table.add_row(name, _plain(found[name]))
+        table.add_row(name, plain(found[name]))
     table.add_row("value", f"{size(found['size'])}, in base64 with --json" if found["value_base64"] else "null")
     for header in found["headers"]:
-        table.add_row("header", _plain(f"{header['name']}: {header['value']}"))
+        table.add_row("header", plain(f"{header['name']}: {header['value']}"))
     if found["record"] is not None:
-        table.add_row("record", _plain(json.dumps(found["record"], ensure_ascii=False, indent=1)))
+        table.add_row("record", plain(json.dumps(found["record"], ensure_ascii=False, indent=1)))
     out.print(table)
     if found["history"]:
         history = plain_table("WHEN", "WHO", "WHAT", "OUTCOME", "NOTE")
         for one in found["history"]:
-            history.add_row(_when(one["at"]), *(_plain(one[name]) for name in ("actor", "action", "outcome", "note")))
+            history.add_row(when(one["at"]), *(plain(one[name]) for name in ("actor", "action", "outcome", "note")))
         out.print(history)
 
 
@@ -186,7 +185,7 @@ def _act(verb: str, order: dict[str, Any], url: str | None, actor: str | None, *
     exhausted = left = 0
     finished = False
     try:
-        with _client(url, actor) as client, bar(err, drawn=not as_json) as progress:
+        with query_client(url, actor) as client, bar(err, drawn=not as_json) as progress:
             task = progress.add_task("Dry run" if order["dry_run"] else verb.capitalize(), total=None)
             for answer in _calls(client, verb, order):
                 totals.update(answer["outcomes"])
@@ -208,7 +207,7 @@ def _act(verb: str, order: dict[str, Any], url: str | None, actor: str | None, *
 def _calls(client: "httpx.Client", verb: str, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     cursor: int | None = 0
     while cursor is not None:
-        answer = _answer(client.post(f"{PREFIX}/{verb}", json={**order, "cursor": cursor, "limit": PAGE}))
+        answer = body_of(client.post(f"{PREFIX}/{verb}", json={**order, "cursor": cursor, "limit": PAGE}))
         cursor = answer["next_cursor"]
         yield answer
 
@@ -223,7 +222,7 @@ def _report(
     as_json: bool,
 ) -> None:
     if as_json:
-        _print_json({"outcomes": totals, "failed": failed, "exhausted": exhausted, "left": left, "dry_run": dry_run})
+        print_json({"outcomes": totals, "failed": failed, "exhausted": exhausted, "left": left, "dry_run": dry_run})
         return
     if not totals:
         out.print("No letter was there to act on.")
@@ -231,7 +230,7 @@ def _report(
         out.print(f"{count:,} {'would be ' if dry_run else ''}{outcome}", markup=False)
     table = plain_table("POSITION", "NOTE")
     for one in failed[:MOST_SHOWN]:
-        table.add_row(_plain(one["letter"]["position"]), _plain(one["note"]))
+        table.add_row(plain(one["letter"]["position"]), plain(one["note"]))
     if failed:
         out.print(table)
     if len(failed) > MOST_SHOWN:
@@ -250,9 +249,9 @@ def _show_groups(found: dict[str, Any]) -> None:
     for group in found["groups"]:
         example = next(iter(group["examples"]), None)
         table.add_row(
-            *(_plain(group[name]) for name in ("reason", "error", "open", "resolved")),
-            *(_when(group[name]) for name in ("first_at", "last_at")),
-            _plain(example and " ".join(filter(None, (example["position"], example["name"])))),
+            *(plain(group[name]) for name in ("reason", "error", "open", "resolved")),
+            *(when(group[name]) for name in ("first_at", "last_at")),
+            plain(example and " ".join(filter(None, (example["position"], example["name"])))),
         )
     out.print(table)
     out.print(f"{found['open']:,} open, {found['resolved']:,} resolved.")
@@ -265,47 +264,12 @@ def _show_letters(letters: list[dict[str, Any]]) -> None:
     table = plain_table("POSITION", "STATUS", "PUT ASIDE", "FILE", "REVISION", "NAME", "ERROR")
     for one in letters:
         table.add_row(
-            *(_plain(one[name]) for name in ("position", "status")),
-            _when(one["at"]),
-            *(_plain(one[name]) for name in ("file_id", "revision", "name")),
-            _plain(one["error"][:120]),
+            *(plain(one[name]) for name in ("position", "status")),
+            when(one["at"]),
+            *(plain(one[name]) for name in ("file_id", "revision", "name")),
+            plain(one["error"][:120]),
         )
     out.print(table)
-
-
-def _client(url: str | None, actor: str | None = None) -> "httpx.Client":
-    import httpx
-
-    from cli.running import running
-
-    # A redrive reads all letters from its cursor on, and each may ask the Admin API.
-    return httpx.Client(
-        base_url=url or running().query_url,
-        trust_env=False,
-        timeout=300,
-        headers={"X-Actor": quote(actor or _me(), safe=" ")},
-    )
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "artstore dlq"
-
-
-def _answer(answer: "httpx.Response") -> dict[str, Any]:
-    """The answer's body.
-
-    Raises:
-        CliError: it is a refusal; the message is the API's own.
-    """
-    from cli.running import refusal
-
-    if answer.status_code != 200:
-        raise refusal(answer)
-    body: dict[str, Any] = answer.json()
-    return body
 
 
 def _path(position: str) -> str:
@@ -314,20 +278,3 @@ def _path(position: str) -> str:
     if not (topic and partition.isdigit() and offset.isdigit()):
         raise typer.BadParameter("A position is topic/partition/offset, as `artstore dlq list` shows it.")
     return f"{quote(topic, safe='')}/{partition}/{offset}"
-
-
-def _when(moment: str) -> str:
-    return moment[:19].replace("T", " ")
-
-
-def _plain(value: object) -> "Text":
-    """What others wrote, as text: neither markup nor a terminal's control sequences."""
-    from rich.text import Text
-
-    if value is None:
-        return Text("-")
-    return Text("".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in str(value)))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))

@@ -1,6 +1,7 @@
 """The logs of several processes as one stream, each line under its process's name, never half a line."""
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from rich.text import Text
@@ -19,7 +20,7 @@ class LogFollower:
         self._offsets = {name: log.stat().st_size if log.exists() else 0 for name, log in self._logs.items()}
         width = max(map(len, names))
         self._prefixes = {
-            name: Text(f"{name:<{width}} ", style=colour) for name, colour in zip(names, _COLOURS, strict=False)
+            name: Text(f"{name:<{width}} ", style=colour) for name, colour in zip(names, cycle(_COLOURS), strict=False)
         }
 
     def show(self) -> None:

@@ -1,16 +1,19 @@
 """What is asked for goes to standard output, everything else to standard error."""
 
 import contextlib
+import json
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
+import typer
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 # In a file or a pipe, lines are not folded to the width of a terminal that is not there.
 _WIDE = 240
@@ -85,3 +88,20 @@ def size(count: float) -> str:
 def since(begin: float) -> str:
     """Time since a moment of the monotonic clock."""
     return f"{time.monotonic() - begin:.1f} s"
+
+
+def when(moment: str) -> str:
+    """A moment of an API's answer, for people."""
+    return moment[:19].replace("T", " ")
+
+
+def plain(value: object) -> Text:
+    """What others wrote, as text: neither markup nor a terminal's control sequences."""
+    if value is None:
+        return Text("-")
+    return Text("".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in str(value)))
+
+
+def print_json(value: Any) -> None:
+    """An answer for programs."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))

@@ -12,10 +12,12 @@ from consumer_query.admin_client import AdminClient
 from consumer_query.api import files_router
 from consumer_query.dead_letter_log import DeadLetterLog
 from consumer_query.dead_letters_api import Desk, dead_letters_router
+from consumer_query.rebuild_api import rebuild_router
 from consumer_query.records import RecordReader
 from consumer_query.redrive import Redrive
 from consumer_query.resolutions import Resolutions
 from consumer_query.settings import QueryApiSettings
+from consumer_query.sync_api import sync_router
 from runtime.health import Health
 from runtime.http import BoundedBodies, answer_with_problems
 from runtime.postgres import AWAY, open_pool
@@ -66,6 +68,8 @@ def query_app(pool: asyncpg.Pool, desk: Desk | None = None) -> FastAPI:
     )
     app.include_router(files_router(pool))
     app.include_router(dead_letters_router(desk))
+    app.include_router(rebuild_router(pool))
+    app.include_router(sync_router(pool))
     app.add_middleware(BoundedBodies)
     answer_with_problems(app, unavailable=(*AWAY, OSError))
     return app

@@ -5,7 +5,7 @@ among the dead letters already; only what none has come to yet is put there from
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import Final
@@ -27,6 +27,7 @@ from runtime.whole_topic import STALL_SECONDS
 BATCH: Final = 2_000
 """Records in one transaction at most, of each partition."""
 POLL_MS: Final = 200
+FETCH_WAIT_MS: Final = 10
 NEAR: Final = 10_000
 """Offsets before the log's end within which the live generation is taken to be followed by projectors."""
 
@@ -153,18 +154,30 @@ async def follower(
         return generation
 
     lane = Lane(topic, group, reader, BeyondLive(letters, pool, topic), Breaker(bad_share), unwatched, generation=into)
-    stored = await positions.stored(pool, generation, topic)
-    buffers = {number: Buffer(TopicPartition(topic, number), at, at, at) for number, at in stored.items()}
-    consumer = plain_consumer(bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    # A question about the log's ends waits behind a fetch on the same connection, and projectors may wait for it.
+    consumer = plain_consumer(bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS, fetch_max_wait_ms=FETCH_WAIT_MS)
     try:
         async with asyncio.timeout(STALL_SECONDS):
             await consumer.start()
+            await consumer.topics()
+        numbers = consumer.partitions_for_topic(topic) or set()
+        stored = await _stored(pool, generation, topic, numbers)
+        buffers = {number: Buffer(TopicPartition(topic, number), at, at, at) for number, at in stored.items()}
         consumer.assign([one.partition for one in buffers.values()])
         for one in buffers.values():
             consumer.seek(one.partition, one.applied)
         yield Follower(pool, consumer, lane, buffers)
     finally:
         await consumer.stop()
+
+
+async def _stored(pool: asyncpg.Pool, generation: int, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
+    """Positions of a generation; what it never applied a record of begins at the beginning."""
+    stored = await positions.stored(pool, generation, topic)
+    if missing := {number: 0 for number in partitions if number not in stored}:
+        async with pool.acquire() as connection:
+            await positions.take(connection, generation, topic, missing)
+    return {**stored, **missing}
 
 
 def _take(buffer: Buffer, target: int) -> Take:

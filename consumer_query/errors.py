@@ -60,3 +60,18 @@ class DeadLettersNotSetUpError(QueryError):
 
     status: ClassVar[int] = 503
     title: ClassVar[str] = "Not set up"
+
+
+class AdminAwayError(QueryError):
+    """The Admin module does not answer, or refuses."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Admin module not available"
+    retryable: ClassVar[bool] = True
+
+
+class CannotCompareError(QueryError):
+    """What the two sides answer cannot be compared."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Sides cannot be compared"

@@ -22,7 +22,9 @@ SHAPE: Final = 2
 
 DELETIONS: Final = """
 INSERT INTO {table} AS kept (file_id, revision, deleted)
-SELECT file_id, revision, true FROM {live} WHERE deleted
+SELECT file_id, revision, true FROM {live} AS known WHERE deleted AND NOT EXISTS (
+    SELECT FROM {table} AS mine WHERE mine.file_id = known.file_id AND mine.revision >= known.revision
+)
 ON CONFLICT (file_id) DO UPDATE SET
     revision = excluded.revision, deleted = true, storage_element_id = NULL, original_filename = NULL,
     storage_filename = NULL, file_size = NULL, mime_type = NULL, created_at = NULL, updated_at = NULL,
@@ -56,10 +58,9 @@ CREATE TABLE {table} (
 )
 """
 PRIMARY_KEY: Final = "ALTER TABLE {table} ADD PRIMARY KEY (file_id)"
-# Every search goes through this one. `pending_list` keeps its pending list short; the limit is Postgres' own default,
-# said here so that no server setting makes a backlog slow (below) or a search beside it (above).
+# Every search goes through this one. `pending_list` keeps its pending list short; each writer's session says how short.
 SEARCH_INDEX: Final = """
-CREATE INDEX {table}_search ON {table} USING gin (search) WITH (gin_pending_list_limit = 4096) WHERE NOT deleted
+CREATE INDEX {table}_search ON {table} USING gin (search) WHERE NOT deleted
 """
 VIEW: Final = """
 CREATE OR REPLACE VIEW file_metadata_cache AS
@@ -93,9 +94,13 @@ WHERE retired_at IS NOT NULL ORDER BY retired_at DESC LIMIT 1
 """
 EXPIRED: Final = """
 SELECT generation FROM generations
-WHERE retired_at < clock_timestamp() - $1::interval OR retired_at < (SELECT max(retired_at) FROM generations)
+WHERE (retired_at < clock_timestamp() - $1::interval OR retired_at < (SELECT max(retired_at) FROM generations))
+  AND generation NOT IN (
+      SELECT generation FROM rebuild_jobs WHERE finished_at IS NULL AND generation IS NOT NULL
+  )
 """
 FORGET: Final = (
+    "DELETE FROM cache_doubts WHERE generation = $1",
     "DELETE FROM projector_positions WHERE generation = $1",
     "DELETE FROM generations WHERE generation = $1",
 )

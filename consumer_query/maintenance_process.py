@@ -1,25 +1,39 @@
 """Where the maintenance process is put together: it rebuilds the cache, and compares it with the Admin module."""
 
+from datetime import timedelta
 from functools import partial
 
 import asyncpg
 
 from consumer_query import read_model
+from consumer_query.admin_client import AdminClient
+from consumer_query.arbiter import AdminArbiter
 from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.metrics import note_rebuild
+from consumer_query.points import RebuildWatch, unwatched
 from consumer_query.rebuild import Rebuilder
 from consumer_query.settings import MaintenanceSettings
+from consumer_query.sync_worker import SyncWorker
+from consumer_query.topic_side import TopicReader
 from runtime.health import Health
 from runtime.postgres import open_pool
 from runtime.process import run_process
 from schemas.topics import DEAD_LETTERS, topic_name
 
 
-async def run_maintenance(settings: MaintenanceSettings) -> None:
-    """Take up rebuilds that are asked for, until a signal."""
+async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = unwatched) -> None:
+    """Take up rebuilds that are asked for, until a signal.
+
+    Args:
+        settings: of this process
+        watch: called at each point of a rebuild
+    """
     url = settings.query_database_url.get_secret_value()
     letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
-    # A follower, the transaction of a swap or a snapshot, the lease, positions, health.
-    async with await open_pool(url, "query-maintenance", max_size=6, init=read_model.teach) as pool:
+    # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison.
+    async with await open_pool(url, "query-maintenance", max_size=9, init=read_model.teach) as pool:
+        admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+        arbiter = AdminArbiter(admin, pool) if admin is not None else None
         health = Health()
         health.require("postgres", partial(_answers, pool))
         try:
@@ -27,10 +41,19 @@ async def run_maintenance(settings: MaintenanceSettings) -> None:
                 "query-maintenance",
                 health,
                 (settings.management_host, settings.query_maintenance_management_port),
-                Rebuilder(settings, pool, letters, None).run,
+                Rebuilder(settings, pool, letters, arbiter, note_rebuild, watch).run,
+                _sync_worker(settings, pool, admin).run,
             )
         finally:
             await letters.close()
+            if admin is not None:
+                await admin.close()
+
+
+def _sync_worker(settings: MaintenanceSettings, pool: asyncpg.Pool, admin: AdminClient | None) -> SyncWorker:
+    reader = TopicReader(settings.kafka_bootstrap_servers, settings.file_events_topic, settings.schema_registry_url)
+    interval = timedelta(seconds=settings.sync_interval_seconds) if settings.sync_interval_seconds else None
+    return SyncWorker(pool, admin, reader, interval)
 
 
 async def _answers(pool: asyncpg.Pool) -> None:

@@ -1,4 +1,4 @@
-"""Places in the projector where a crash would hurt most. Tests kill the process there; nothing else listens."""
+"""Places in projector and rebuild where a crash would hurt most. Tests kill the process there; nothing else listens."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -19,9 +19,24 @@ class Point(StrEnum):
     REVOKED = "partitions taken away"
 
 
+class RebuildPoint(StrEnum):
+    """A place in the work of a rebuild, in the order in which it comes to them."""
+
+    PLANNED = "ends of the log noted, nothing read"
+    LOADED = "all partitions loaded, phase not moved"
+    INDEXED = "one more index made"
+    DELETIONS_TAKEN = "deletions taken over, nothing followed"
+    CAUGHT_UP = "near the live one's positions, phase not moved"
+    EQUAL = "at the live one's positions, projectors wait"
+    COMPARED = "compared, decision not written"
+    SWAPPING = "everybody sent to the new one, transaction open"
+    SWAPPED = "transaction committed"
+
+
 Watch = Callable[[Point], None]
 """Called when a point is reached."""
+RebuildWatch = Callable[[RebuildPoint], None]
 
 
-def unwatched(_: Point) -> None:
+def unwatched(_: StrEnum) -> None:
     """What a process in service uses."""

@@ -26,8 +26,11 @@ from consumer_query.catch_up import Follower, distance, goal
 from consumer_query.dead_letters import DeadLetterWriter
 from consumer_query.errors import QueryError
 from consumer_query.generations import Generation, table_name
+from consumer_query.guards import allowed_seconds
 from consumer_query.lanes import SystemicFaultError
-from consumer_query.parity import Arbiter
+from consumer_query.log_evidence import LogEvidence
+from consumer_query.parity import Arbiter, Parity
+from consumer_query.points import RebuildPoint, RebuildWatch, unwatched
 from consumer_query.rebuild_jobs import ENDS, Job, JobLostError, Kind, Loaded, Phase, Wish
 from consumer_query.rebuild_loader import Orders, load_partition
 from consumer_query.records import RecordReader
@@ -35,7 +38,6 @@ from consumer_query.settings import MaintenanceSettings
 from runtime.kafka import admin_client, partition_count, plain_consumer
 from runtime.postgres import AWAY, Connection, open_pool
 from runtime.retries import backoff, pause
-from runtime.topics import topic_config
 from runtime.whole_topic import STALL_SECONDS
 
 LOOK_SECONDS: Final = 1.0
@@ -111,6 +113,7 @@ class Rebuilder:
         letters: where refused records go
         arbiter: asked which side is right where generations differ; None when there is nobody to ask
         told: called with a job each second that it is worked on, and when it ends
+        watch: called at each point
     """
 
     def __init__(
@@ -120,13 +123,16 @@ class Rebuilder:
         letters: DeadLetterWriter,
         arbiter: Arbiter | None,
         told: Callable[[Job, Loaded], None] = lambda _job, _loaded: None,
+        watch: RebuildWatch = unwatched,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._letters = letters
         self._arbiter = arbiter
         self._told = told
+        self._watch = watch
         self._topic = settings.file_events_topic
+        self._evidence = LogEvidence(settings.kafka_bootstrap_servers, self._topic)
         self._steps: dict[Phase, Callable[[Job, UUID], Awaitable[None]]] = {
             Phase.QUEUED: self._begin,
             Phase.LOADING: self._load,
@@ -268,6 +274,7 @@ class Rebuilder:
             return
         if not await self._pool.fetchval(PLANNED, job.job_id):
             await self._plan(job)
+            self._watch(RebuildPoint.PLANNED)
         partitions = [row["partition"] for row in await self._pool.fetch(UNLOADED, job.job_id)]
         generation = job.generation
         assert generation is not None  # noqa: S101 - made before this phase
@@ -275,18 +282,21 @@ class Rebuilder:
         try:
             async with asyncio.TaskGroup() as readers:
                 for one in partitions:
-                    orders = Orders(job.job_id, token, generation, one)
-                    # Killed when this is cancelled, or another one fails: no reader works on without its worker.
-                    readers.create_task(
-                        run_in_process(load_partition, self._settings, orders, cancellable=True, limiter=limit)
-                    )
+                    readers.create_task(self._read(Orders(job.job_id, token, generation, one), limit))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         async with self._pool.acquire() as connection, connection.transaction():
             if await connection.fetch(UNLOADED, job.job_id):
                 return  # told to stop
+            self._watch(RebuildPoint.LOADED)
             await connection.execute(ARRIVE, job.job_id, generation, self._topic)
             await rebuild_jobs.advance(connection, job, token, Phase.INDEXING, generation=generation)
+
+    async def _read(self, orders: Orders, limit: CapacityLimiter) -> None:
+        """Have a process load a partition; killed when this is cancelled, so no reader works on without its worker."""
+        aside = await run_in_process(load_partition, self._settings, orders, cancellable=True, limiter=limit)
+        if aside:
+            _log.warning("records put aside", count=aside, partition=orders.partition)
 
     async def _plan(self, job: Job) -> None:
         """Note where each partition begins and where it ends now."""
@@ -324,6 +334,7 @@ class Rebuilder:
                     status = await connection.execute(DROP_DOUBLES.format(table=table))
                     _log.warning("files in two partitions", rows=status, error=str(error))
                     await connection.execute(statement.format(table=table))
+                self._watch(RebuildPoint.INDEXED)
             await connection.execute(f"ANALYZE {table}")
             async with connection.transaction():
                 await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
@@ -346,9 +357,11 @@ class Rebuilder:
             await connection.execute(
                 generations.DELETIONS.format(table=table_name(generation), live=table_name(live)), timeout=INDEX_SECONDS
             )
+        self._watch(RebuildPoint.DELETIONS_TAKEN)
         async with self._follower(generation) as follower:
             while await self._approach(generation, follower) > UNDER_LOCK_OFFSETS:
                 pass
+        self._watch(RebuildPoint.CAUGHT_UP)
         async with self._pool.acquire() as connection, connection.transaction():
             await rebuild_jobs.advance(connection, job, token, Phase.VERIFYING, generation=generation)
 
@@ -356,18 +369,14 @@ class Rebuilder:
         """Compare with the live generation at equal positions, and decide."""
         generation = job.generation
         assert generation is not None  # noqa: S101 - made before this phase
-        async with self._follower(generation) as follower, self._pool.acquire() as looking:
-            snapshot = looking.transaction(isolation="repeatable_read", readonly=True)
-
-            async def look() -> None:
-                await snapshot.start()
-                await looking.execute("SELECT 1")  # BEGIN alone takes no snapshot; the first statement does
-
-            live = await self._at_equal_positions(follower, look)
-            try:
-                found = await parity.compare(looking, live, generation, self._arbiter)
-            finally:
-                await snapshot.rollback()
+        async with self._follower(generation) as follower:
+            found = await self._compare(generation, follower)
+            if found.speaks_against:
+                # Rows of the live one may be ahead of its position, after a rebalance or a reset of the group; and of
+                # what lies before its position the topic may have kept only what lies behind.
+                await follower.follow(await follower.ends())
+                found = await self._compare(generation, follower)
+        self._watch(RebuildPoint.COMPARED)
         report = asdict(found)
         if found.speaks_against and not job.force:
             _log.error("rebuild refused by parity", job=str(job.job_id), **report)
@@ -377,6 +386,20 @@ class Rebuilder:
         async with self._pool.acquire() as connection, connection.transaction():
             await rebuild_jobs.advance(connection, job, token, Phase.SWAPPING, generation=generation, parity=report)
 
+    async def _compare(self, generation: int, follower: Follower) -> Parity:
+        async with self._pool.acquire() as looking:
+            snapshot = looking.transaction(isolation="repeatable_read", readonly=True)
+
+            async def look() -> None:
+                await snapshot.start()
+                await looking.execute("SELECT 1")  # BEGIN alone takes no snapshot; the first statement does
+
+            live = await self._at_equal_positions(follower, look)
+            try:
+                return await parity.compare(looking, live, generation, self._arbiter)
+            finally:
+                await snapshot.rollback()
+
     async def _swap(self, job: Job, token: UUID) -> None:
         """Bring the generation to where the live one is and let everybody go to it, while writers wait a moment."""
         generation = job.generation
@@ -385,22 +408,31 @@ class Rebuilder:
             async with self._pool.acquire() as connection, connection.transaction():
                 await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
             return
-        async with self._follower(generation) as follower:
-            for left in reversed(range(SWAP_TRIES)):
-                await self._approach(generation, follower)
-                try:
-                    async with self._pool.acquire() as connection, connection.transaction():
-                        live = await self._take_over(connection, follower)
-                        await connection.execute(WAIT_FOR_SEARCHES)
-                        await generations.swap(connection, live, generation)
-                        await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=generation)
-                except (asyncpg.LockNotAvailableError, TimeoutError, _TooFarError):
-                    if not left:
-                        raise
-                    await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter; searches pass meanwhile
-                else:
-                    _log.info("generation swapped", live=generation, previous=live)
-                    return
+        for left in reversed(range(SWAP_TRIES)):
+            try:
+                # Another one for each try: what a time limit has cut off leaves a follower nobody knows where.
+                async with self._follower(generation) as follower:
+                    await self._approach(generation, follower)
+                    live = await self._try_to_swap(job, token, follower)
+            except (asyncpg.LockNotAvailableError, TimeoutError, _TooFarError):
+                if not left:
+                    raise
+                await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - jitter; searches pass meanwhile
+            else:
+                self._watch(RebuildPoint.SWAPPED)
+                _log.info("generation swapped", live=generation, previous=live)
+                return
+
+    async def _try_to_swap(self, job: Job, token: UUID, follower: Follower) -> int:
+        """One transaction: the generation that was live until then."""
+        assert job.generation is not None  # noqa: S101 - made before this phase
+        async with self._pool.acquire() as connection, connection.transaction():
+            live = await self._take_over(connection, follower)
+            await connection.execute(WAIT_FOR_SEARCHES)
+            await generations.swap(connection, live, job.generation)
+            await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=job.generation)
+            self._watch(RebuildPoint.SWAPPING)
+        return live
 
     async def _take_over(self, connection: Connection, follower: Follower) -> int:
         """Within a transaction, keep writers out and bring the generation to the live one's positions: the live one.
@@ -415,6 +447,7 @@ class Rebuilder:
             if (left := distance(follower.positions, targets)) > UNDER_LOCK_OFFSETS:
                 raise _TooFarError(f"{left} offsets are left to apply")
             await follower.follow(targets)
+        self._watch(RebuildPoint.EQUAL)
         return live
 
     async def _at_equal_positions(self, follower: Follower, then: Callable[[], Awaitable[None]]) -> int:
@@ -430,7 +463,7 @@ class Rebuilder:
 
     async def _live_positions(self) -> Mapping[int, int]:
         live: int = await self._pool.fetchval(generations.LIVE)
-        return await positions.stored(self._pool, live, self._topic)
+        return await positions.reached(self._pool, live, self._topic)
 
     async def _approach(self, generation: int, follower: Follower) -> int:
         """Apply what there is by now, and note which partitions have seen all of it: how many offsets it was."""
@@ -452,8 +485,8 @@ class Rebuilder:
         if age is None:
             return False
         async with asyncio.timeout(STALL_SECONDS):
-            config = await topic_config(self._settings.kafka_bootstrap_servers, self._topic)
-        return age > timedelta(milliseconds=int(config["delete.retention.ms"]))
+            facts = await self._evidence.facts()
+        return age.total_seconds() > allowed_seconds(facts.retention_seconds)
 
     async def _start_over(self, job: Job, token: UUID) -> None:
         _log.warning("rebuild starts over: the topic may have forgotten deletions meanwhile", job=str(job.job_id))

@@ -141,7 +141,7 @@ SELECT *, leased_until > clock_timestamp() AS attended FROM rebuild_jobs WHERE f
 WISH: Final = """
 UPDATE rebuild_jobs SET wish = coalesce($2, wish),
     rows_per_second = CASE WHEN $3 THEN $4 ELSE rows_per_second END
-WHERE job_id = $1 AND finished_at IS NULL
+WHERE job_id = $1 AND finished_at IS NULL AND (wish <> 'cancel' OR $2 = 'cancel')
 RETURNING *, leased_until > clock_timestamp() AS attended
 """
 CLAIM: Final = """
@@ -232,12 +232,13 @@ async def wish(
 
     Raises:
         NoSuchRebuildError: there is none of this id.
-        RebuildEndedError: it is over.
+        RebuildEndedError: it is over, or is being cancelled, which cannot be taken back.
     """
     row = await pool.fetchrow(WISH, job_id, wished, set_throttle, throttle)
     if row is None:
-        ended = await get(pool, job_id)
-        raise RebuildEndedError(f"The rebuild {job_id} ended as {ended.phase}.")
+        found = await get(pool, job_id)
+        what = "is being cancelled" if found.finished_at is None else f"ended as {found.phase}"
+        raise RebuildEndedError(f"The rebuild {job_id} {what}.")
     return _job(row)
 
 

@@ -20,24 +20,22 @@ from functools import cache
 from typing import Final
 from uuid import UUID
 
-import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from consumer_query import positions, read_model
+from consumer_query import bulk, positions, read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record
+from consumer_query.bulk import Line
 from consumer_query.dead_letters import DeadLetterWriter, TopicDeadLetters, letter_of
 from consumer_query.errors import QueryError
 from consumer_query.generations import LIVE
 from consumer_query.lanes import Batch, Refused, SystemicFaultError
 from consumer_query.newest import Newest
-from consumer_query.read_model import Row
 from consumer_query.rebuild_jobs import JobLostError, Wish
 from consumer_query.records import BadRecordError, RecordReader, revision_in
 from consumer_query.settings import MaintenanceSettings
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
-from runtime.logging import configure_logging
 from runtime.postgres import Connection, open_pool
 from runtime.process import collect_seldom
 from runtime.whole_topic import upto
@@ -68,8 +66,6 @@ WHERE loading.job_id = $1 AND loading.partition = $2 AND loading.next_offset = $
 RETURNING job.wish, job.rows_per_second
 """
 
-_log = structlog.get_logger()
-
 
 class ReaderError(QueryError):
     """A reader could not go on; what it has loaded stays."""
@@ -89,26 +85,29 @@ class Orders:
 class _Chunk:
     """What goes into one transaction."""
 
-    rows: list[Row]
+    rows: list[Line]
     refused: list[bytes]
     since: int
     upto: int
     records: int = 0
 
 
-def load_partition(settings: MaintenanceSettings, orders: Orders) -> None:
+def load_partition(settings: MaintenanceSettings, orders: Orders) -> int:
     """Load one partition in this process, from where it stands. Returns early when the job is to pause or to end.
 
-    May be killed at any time.
+    May be killed at any time. What there is to log is the worker's to say: this process has no output.
+
+    Returns:
+        How many records were put aside.
 
     Raises:
         JobLostError: another worker has the job, or another reader has been at work on this partition.
         SystemicFaultError: too much of it is bad.
         ReaderError: whatever else, in words: not every error can go from one process to another.
     """
-    _be_reader(settings, os.getppid())
+    _be_reader(os.getppid())
     try:
-        uvloop.run(_load(settings, orders))
+        return uvloop.run(_load(settings, orders))
     except (JobLostError, SystemicFaultError):
         raise
     except Exception as error:  # noqa: BLE001 - see ReaderError
@@ -116,9 +115,8 @@ def load_partition(settings: MaintenanceSettings, orders: Orders) -> None:
 
 
 @cache
-def _be_reader(settings: MaintenanceSettings, parent: int) -> None:
+def _be_reader(parent: int) -> None:
     """Make this process a reader that ends with its parent, and leaves signals of the terminal to it."""
-    configure_logging("query-rebuild", settings.log_level, settings.log_format)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     collect_seldom()
 
@@ -130,7 +128,7 @@ def _be_reader(settings: MaintenanceSettings, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-async def _load(settings: MaintenanceSettings, orders: Orders) -> None:
+async def _load(settings: MaintenanceSettings, orders: Orders) -> int:
     url = settings.query_database_url.get_secret_value()
     partition = TopicPartition(settings.file_events_topic, orders.partition)
     letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
@@ -144,7 +142,7 @@ async def _load(settings: MaintenanceSettings, orders: Orders) -> None:
         try:
             await consumer.start()
             consumer.assign([partition])
-            await _Loader(settings, orders, connection, consumer, partition, letters).run()
+            return await _Loader(settings, orders, connection, consumer, partition, letters).run()
         finally:
             await consumer.stop()
             await letters.close()
@@ -180,7 +178,7 @@ class _Loader:
         self._first = self._next = self._target = 0
         self._refused: set[bytes] = set()
 
-    async def run(self) -> None:
+    async def run(self) -> int:
         """See `load_partition`."""
         row = await self._connection.fetchrow(HOW_FAR, self._orders.job_id, self._orders.partition)
         if row is None:
@@ -193,7 +191,8 @@ class _Loader:
             await self._learn()
             await self._load()
         if self._next >= self._target and self._wish is Wish.RUN:
-            await self._finish()
+            return await self._finish()
+        return 0
 
     async def _read(self, begin: int) -> AsyncIterator[list[Record]]:
         self._consumer.seek(self._partition, begin)
@@ -283,13 +282,13 @@ class _Loader:
             return
         try:
             state = await self._reader.read(key, record.value, dict(record.headers))
-            row = read_model.row_of(state)
+            line = bulk.line_of(state)
         except BadRecordError:
             self._refuse(chunk, key)
             return
         # The header has decided so far; where the record says another revision, all records of the key decide.
-        if row.revision == self._newest.revision(key):
-            chunk.rows.append(row)
+        if line.revision == self._newest.revision(key):
+            chunk.rows.append(line)
         else:
             self._refuse(chunk, key)
 
@@ -309,7 +308,7 @@ class _Loader:
             written = 0
             if chunk.rows:
                 written, refused = await read_model.write_around_bad_ones(
-                    read_model.load, self._connection, generation, chunk.rows
+                    bulk.copy, self._connection, generation, chunk.rows
                 )
                 for row, _ in refused:
                     self._refuse(chunk, row.file_id.encode())
@@ -345,8 +344,12 @@ class _Loader:
             raise SystemicFaultError(f"{bad} of {records} records of partition {self._orders.partition} are bad")
         self._breaker.note(records, bad)
 
-    async def _finish(self) -> None:
-        """For keys whose newest record is bad, write the newest good one; what is bad is among the dead letters."""
+    async def _finish(self) -> int:
+        """For keys whose newest record is bad, write the newest good one; what is bad is among the dead letters.
+
+        Returns:
+            How many records were put there by us.
+        """
         batch = Batch(())
         if self._refused:
             async for records in self._read(self._first):
@@ -356,8 +359,9 @@ class _Loader:
             batch.rows = [row for state in batch.fold.newest() if (row := batch.row_of(state)) is not None]
         async with self._connection.transaction():
             written = await batch.write(read_model.load, self._connection, self._orders.generation)
-            await self._put_aside(batch.refused)
+            put_aside = await self._put_aside(batch.refused)
             await self._move(_Chunk([], [], self._target, self._target), written, done=True)
+        return put_aside
 
     async def _offer(self, batch: Batch, record: Record) -> None:
         try:
@@ -365,7 +369,7 @@ class _Loader:
         except BadRecordError as error:
             batch.refused.append(Refused(record, error.reason, error))
 
-    async def _put_aside(self, refused: Sequence[Refused]) -> None:
+    async def _put_aside(self, refused: Sequence[Refused]) -> int:
         """Write letters for what no projector has come to yet; it has written all others."""
         live = await self._connection.fetchval(LIVE)
         stored = await positions.stored(self._connection, live, self._partition.topic)
@@ -373,4 +377,4 @@ class _Loader:
         new = [one for one in refused if one.record.offset >= applied]
         if new:
             await self._letters.put([letter_of(*one, self._group) for one in new])
-            _log.warning("records put aside", count=len(new), partition=self._orders.partition)
+        return len(new)

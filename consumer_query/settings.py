@@ -1,6 +1,8 @@
 """What the Query processes read from the environment, each only what it needs."""
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 
 from runtime.settings import KafkaSettings, ProcessSettings
 
@@ -25,6 +27,26 @@ class QueryApiSettings(QueryDatabaseSettings):
     admin_api_url: str | None = Field(None, description="Asked to announce a file anew instead of a dead letter.")
 
 
+class MaintenanceSettings(QueryDatabaseSettings, KafkaSettings):
+    """Rebuilds, and the comparison with the Admin module."""
+
+    query_maintenance_management_port: int = 8034
+    kafka_consumer_group: str = "query-module-consumers"
+    schema_registry_url: str | None = Field(None, description="Asked for schemas of records in Confluent framing.")
+    admin_api_url: str | None = Field(None, description="Asked which side is right where two generations differ.")
+    dead_letter_max_share: PositiveFloat = Field(
+        0.5, description="Of the last 500 records; when more are bad, none is put aside. Above 1: no limit."
+    )
+    rebuild_readers: PositiveInt = Field(2, description="Processes that load at once; each takes a core.")
+    rebuild_index_memory: str = Field("512MB", description="maintenance_work_mem while indexes are made.")
+    rebuild_keep_hours: PositiveFloat = Field(
+        24.0, description="How long the previous generation is kept for a rollback."
+    )
+    sync_interval_seconds: NonNegativeInt = Field(
+        3600, description="Between full syncs, which compare the cache with the Admin module; 0 is never."
+    )
+
+
 class ProjectorSettings(QueryDatabaseSettings, KafkaSettings):
     """The projector: topic to rows."""
 
@@ -39,6 +61,9 @@ class ProjectorSettings(QueryDatabaseSettings, KafkaSettings):
     )
     dead_letter_max_share: PositiveFloat = Field(
         0.5, description="Of the last 500 records; when more are bad, none is put aside. Above 1: no limit."
+    )
+    cache_guard: Literal["rebuild", "demand"] = Field(
+        "rebuild", description="What becomes of a doubt about the cache: a rebuild is begun, or demanded of people."
     )
     kafka_session_timeout_ms: int = Field(
         10_000, ge=1_000, description="A projector that is silent for so long loses its partitions."

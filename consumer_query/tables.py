@@ -50,6 +50,13 @@ PROJECTOR_POSITIONS = Table(
     Column("topic", Text, primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("next_offset", BigInteger, nullable=False, comment="All records below it are in the rows."),
+    Column(
+        "reached_offset",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="The greatest position ever: a replay sets the position back, and the rows are ahead of it then.",
+    ),
     Column("moved_at", _MOMENT, nullable=False, server_default=text("now()")),
     Column(
         "caught_up_at",
@@ -129,3 +136,43 @@ REBUILD_PARTITIONS = Table(
     ),
     Column("loaded_at", _MOMENT),
 )
+
+CACHE_DOUBTS = Table(
+    "cache_doubts",
+    METADATA,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("reason", Text, primary_key=True, comment="See guards.Reason."),
+    Column("detail", Text, nullable=False, comment="What was seen first, for people."),
+    Column("since", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("rebuild", Uuid, comment="The job that was asked for because of it: no second one is, whatever its end."),
+    comment="Why the rows of a generation may be wrong. Goes with it.",
+)
+
+SYNC_REPORTS = Table(
+    "sync_reports",
+    METADATA,
+    Column("report_id", Uuid, primary_key=True),
+    Column("side", Text, nullable=False, comment="What is compared with the Admin module: cache or topic."),
+    Column("dry_run", Boolean, nullable=False, comment="Find, and repair nothing."),
+    Column("force", Boolean, nullable=False, comment="Also publish deletions of many files that Admin never knew."),
+    Column("requested_by", Text, nullable=False),
+    Column("requested_at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("started_at", _MOMENT),
+    Column("finished_at", _MOMENT),
+    Column("starts", Integer, nullable=False, server_default=text("0"), comment="How often a worker took it up."),
+    Column("stage", Text, nullable=False, server_default=text("'queued'"), comment="What is being done, for people."),
+    Column("outcome", Text, comment="How it ended; see sync_reports.Outcome."),
+    Column("trouble", Text, comment="Why it failed."),
+    Column("findings", JSONB, comment="What was found and repaired; see sync_findings."),
+    Column("owner", Uuid, comment="Token of the worker that has it, another one at each claim."),
+    Column("leased_until", _MOMENT, comment="By the database's clock; after it anyone may claim it."),
+)
+Index(
+    "sync_reports_one_at_a_time",
+    text("(true)"),
+    unique=True,
+    postgresql_where=SYNC_REPORTS.c.finished_at.is_(None),
+    _table=SYNC_REPORTS,
+)
+# The list of the newest; what is pruned is at its other end.
+Index("sync_reports_newest", SYNC_REPORTS.c.requested_at.desc())

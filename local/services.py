@@ -1,4 +1,4 @@
-"""The four processes of ours, and the environment in which they run as well without the launcher."""
+"""The five processes of ours, and the environment in which they run as well without the launcher."""
 
 import os
 import sys
@@ -38,6 +38,7 @@ def services(settings: StackSettings) -> tuple[Service, ...]:
         service("admin-api", python(admin, "api"), settings.admin_api_management_port, admin_url(settings)),
         service("admin-relay", python(admin, "relay"), settings.admin_relay_management_port),
         service("query-projector", python(query, "projector"), settings.query_projector_management_port),
+        service("query-maintenance", python(query, "maintenance"), settings.query_maintenance_management_port),
         service("query-api", python(query, "api"), settings.query_api_management_port, query_url(settings)),
     )
 
@@ -63,6 +64,9 @@ def ports(settings: StackSettings) -> tuple[PortUse, ...]:
         PortUse(settings.query_api_port, "Query API", "QUERY_API_PORT"),
         PortUse(settings.query_api_management_port, "Query API's health", "QUERY_API_MANAGEMENT_PORT"),
         PortUse(settings.query_projector_management_port, "projector's health", "QUERY_PROJECTOR_MANAGEMENT_PORT"),
+        PortUse(
+            settings.query_maintenance_management_port, "maintenance's health", "QUERY_MAINTENANCE_MANAGEMENT_PORT"
+        ),
     )
 
 
@@ -83,6 +87,7 @@ def environment(
         "QUERY_API_PORT": str(settings.query_api_port),
         "QUERY_API_MANAGEMENT_PORT": str(settings.query_api_management_port),
         "QUERY_PROJECTOR_MANAGEMENT_PORT": str(settings.query_projector_management_port),
+        "QUERY_MAINTENANCE_MANAGEMENT_PORT": str(settings.query_maintenance_management_port),
         "MANAGEMENT_HOST": LOOPBACK,
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "FILE_EVENTS_TOPIC": settings.file_events_topic,

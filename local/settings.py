@@ -43,6 +43,7 @@ class StackSettings(CacheSettings):
     query_api_port: Port = 8030
     query_api_management_port: Port = 8031
     query_projector_management_port: Port = 8032
+    query_maintenance_management_port: Port = 8034
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
     storage_element_id: str = "se-01"

@@ -159,7 +159,7 @@ class Stack:
             raise LocalError(f"Less than 1 GiB is free where {self.home.folder} lies. Make room, or set ARTSTORE_HOME.")
 
     def _start_in_order(self) -> None:
-        pool = ThreadPoolExecutor(thread_name_prefix="start", max_workers=9)
+        pool = ThreadPoolExecutor(thread_name_prefix="start", max_workers=10)
         steps: dict[str, Future[None]] = {}
 
         def step(name: str, work: Callable[[], None], *needs: str) -> None:
@@ -175,6 +175,7 @@ class Stack:
         step("Query API", lambda: self._start_service("query-api"), "Query database")
         step("relay", lambda: self._start_service("admin-relay"), "Admin database", "topics")
         step("projector", lambda: self._start_service("query-projector"), "Query database", "topics")
+        step("maintenance", lambda: self._start_service("query-maintenance"), "Query database", "topics")
         try:
             for one in wait(steps.values(), return_when=FIRST_EXCEPTION).done:
                 one.result()

@@ -6,6 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
+import httpx
+from fastapi import FastAPI
+
+from local.ports import free_port
+from runtime.process import http_server
+from tests.waiting import eventually
+
 VERB_SECONDS = 90
 
 
@@ -22,6 +29,28 @@ async def running(one: One) -> AsyncIterator[One]:
     task = asyncio.create_task(one.run(stopping))
     try:
         yield one
+    finally:
+        stopping.set()
+        await task
+
+
+@asynccontextmanager
+async def served(app: FastAPI, port: int | None = None) -> AsyncIterator[str]:
+    """URL of an application that listens, on a free port unless told which."""
+    stopping, port = asyncio.Event(), port or free_port()
+    task = asyncio.create_task(http_server(app, "127.0.0.1", port)(stopping))
+    url = f"http://127.0.0.1:{port}"
+
+    async def listens() -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            try:
+                return (await client.get(f"{url}/openapi.json")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    try:
+        await eventually(listens)
+        yield url
     finally:
         stopping.set()
         await task

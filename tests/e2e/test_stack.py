@@ -104,7 +104,7 @@ def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_
     first = machine.up()
     status = machine.run("status")
     assert status.returncode == 0, status.stdout
-    assert status.stdout.count("healthy") == 6
+    assert status.stdout.count("healthy") == 7
     second = machine.run("up")
     assert second.returncode == 1
     assert f"ArtStore is already running as process {first.pid}" in second.stderr
@@ -123,6 +123,10 @@ def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_
     assert machine.run("dlq", "list").stdout == "There are no dead letters.\n"
     redriven = machine.run("dlq", "redrive", "--all", "--republish")
     assert (redriven.returncode, redriven.stdout) == (0, "No letter was there to act on.\n"), redriven.stderr
+
+    rebuilt = machine.run("rebuild", "--reason", "to see it work")
+    assert (rebuilt.returncode, "Generation 2 is live, 4 rows" in rebuilt.stdout) == (0, True), rebuilt.stderr
+    machine.finds("report", "quarterlyReport_v2.pdf")
 
     pids = machine.pids()
     down = machine.run("down")

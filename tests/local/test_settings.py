@@ -15,7 +15,7 @@ def test_a_refused_value_is_one_sentence_that_names_the_variable(monkeypatch: py
 def test_a_stack_on_free_ports_shares_none(tmp_path: Path) -> None:
     settings = StackSettings.on_free_ports(tmp_path)
     ports = [value for name, value in settings.model_dump().items() if name.endswith("_port")]
-    assert len(ports) == len(set(ports)) == 8
+    assert len(ports) == len(set(ports)) == 9
     assert settings.artstore_home == tmp_path
 
 

@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from consumer_query.settings import ProjectorSettings, QueryApiSettings
+from consumer_query.settings import MaintenanceSettings, ProjectorSettings, QueryApiSettings
 from producer_admin.settings import AdminApiSettings, RelaySettings
 from runtime.process import run_to_exit
 from runtime.settings import ProcessSettings
 
-ALL: tuple[type[ProcessSettings], ...] = (AdminApiSettings, RelaySettings, QueryApiSettings, ProjectorSettings)
+ALL: tuple[type[ProcessSettings], ...] = (
+    AdminApiSettings,
+    RelaySettings,
+    QueryApiSettings,
+    ProjectorSettings,
+    MaintenanceSettings,
+)
 LINE = re.compile(r"^(?P<optional>#?)(?P<name>[A-Z][A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
 
 

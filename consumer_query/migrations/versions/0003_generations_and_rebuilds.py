@@ -12,6 +12,7 @@ STATEMENTS = (
     "ALTER TABLE projector_positions ADD PRIMARY KEY (generation, topic, partition)",
     """
     ALTER TABLE projector_positions
+        ADD COLUMN reached_offset bigint NOT NULL DEFAULT 0,
         ADD COLUMN caught_up_at timestamptz NOT NULL DEFAULT now(),
         ADD COLUMN cluster_id text,
         ADD COLUMN witness_offset bigint,
@@ -81,7 +82,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE rebuild_partitions, rebuild_jobs, generations")
     op.execute("DELETE FROM projector_positions WHERE generation <> (SELECT live FROM cache_generation)")
     op.execute(
-        "ALTER TABLE projector_positions DROP COLUMN generation, DROP COLUMN caught_up_at, DROP COLUMN cluster_id, "
-        "DROP COLUMN witness_offset, DROP COLUMN witness"
+        "ALTER TABLE projector_positions DROP COLUMN generation, DROP COLUMN reached_offset, DROP COLUMN caught_up_at, "
+        "DROP COLUMN cluster_id, DROP COLUMN witness_offset, DROP COLUMN witness"
     )
     op.execute("ALTER TABLE projector_positions ADD PRIMARY KEY (topic, partition)")
