@@ -20,19 +20,22 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 from prometheus_client import Gauge
 
-from consumer_query import buffers, generations, positions
+from consumer_query import buffers
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Buffer, Record, Take
+from consumer_query.cache_guard import Applying, CacheGuard
 from consumer_query.commits import Commits
 from consumer_query.dead_letters import DeadLetterWriter
+from consumer_query.durable import taken_back
 from consumer_query.errors import PositionMovedError, QueryError
 from consumer_query.faults import Fault, fault_of
+from consumer_query.generations import WrongShapeError
 from consumer_query.lanes import Held, Lane, SystemicFaultError
 from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
-from consumer_query.pending_list import keep_empty
+from consumer_query.pending_list import LEAVE_TO_OTHERS, keep_empty
 from consumer_query.points import Point, Watch, unwatched
-from consumer_query.positions import Start, start_of
 from consumer_query.records import RecordReader
+from consumer_query.starts import begin
 from runtime.health import Condition, NotReadyError
 from runtime.postgres import Connection
 from runtime.retries import backoff, pause
@@ -81,13 +84,14 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group.
 
     Args:
-        pool: at least `limits.lanes` + 4 connections
+        pool: at least `limits.lanes` + 6 connections
         open_consumer: makes a member of the group, not started; called again when one turns out to be broken
         topic: of file events
         group: the consumer's group
         dead_letters: where refused records go
         reader: decodes records
         limits: see there
+        guard: looks whether the rows are of this log, and whether they are ours to write
         watch: called at each point
     """
 
@@ -100,6 +104,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         dead_letters: DeadLetterWriter,
         reader: RecordReader,
         limits: Limits,
+        guard: CacheGuard,
         watch: Watch = unwatched,
     ) -> None:
         self._pool = pool
@@ -109,12 +114,14 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._dead_letters = dead_letters
         self._reader = reader
         self._limits = limits
+        self.guard = guard
+        self._applying = Applying(lambda: [one.partition for one in self._buffers], self._seek_all_again)
         self._watch = watch
         self._breaker = Breaker(limits.bad_share)
         self._consumer: AIOKafkaConsumer
         self._commits: Commits
-        self._unseeked: dict[TopicPartition, int | None] = {}
-        """Partitions to seek, some to an offset where their log was found to begin anew."""
+        self._unseeked: dict[TopicPartition, bool] = {}
+        """Partitions to seek, and whether their log was found to begin anew."""
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._changed = asyncio.Event()
         """Set when lanes should look again: records came, a partition is free, a hold is over."""
@@ -131,6 +138,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def partitions(self) -> None:
         """Raise NotReadyError while partitions are not seeked or held back, with the reasons."""
+        if self.guard.barred:
+            raise NotReadyError(self.guard.barred)
         if self._assignment is None:
             raise NotReadyError("waiting for partitions")
         if self._unseeked:
@@ -160,7 +169,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take note of the assignment; the feeder seeks. Called by the consumer, which would swallow an error here."""
-        self._unseeked = dict.fromkeys(assigned)
+        self._unseeked = dict.fromkeys(assigned, False)
         self._buffers = {}
         self._assignment = object()
         PARTITIONS.set(len(self._unseeked))
@@ -168,26 +177,35 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply until `stopping`, finish what is in hand, then leave the group."""
+        async with asyncio.TaskGroup() as tasks:
+            guarding = tasks.create_task(self.guard.run(self._applying))
+            try:
+                await self._apply_until(stopping)
+            finally:
+                guarding.cancel()
+                await self._dead_letters.close()
+
+    async def _apply_until(self, stopping: asyncio.Event) -> None:
+        """Be a member of the group, whenever the live generation is ours to write."""
         waits = backoff(LONGEST_BACKOFF_SECONDS)
-        try:
-            while await self._connect(stopping):
-                try:
-                    await self._serve(stopping)
-                except* ClientBrokenError as broken:
-                    _log.warning("the client is broken; taking another", error=str(broken.exceptions[0]))
-                    self._say_broker(str(broken.exceptions[0]))
-                finally:
-                    await self._consumer.stop()
-                await pause(next(waits), stopping)
-        finally:
-            await self._dead_letters.close()
+        while await self.guard.admitted(stopping) and await self._connect(stopping):
+            try:
+                await self._serve(stopping)
+            except* ClientBrokenError as broken:
+                _log.warning("the client is broken; taking another", error=str(broken.exceptions[0]))
+                self._say_broker(str(broken.exceptions[0]))
+            except* WrongShapeError as wrong:
+                _log.warning("leaving the group", reason=str(wrong.exceptions[0]))
+            finally:
+                await self._consumer.stop()
+            await pause(next(waits), stopping)
 
     async def _connect(self, stopping: asyncio.Event) -> bool:
         """Start a consumer, trying as long as it takes; False when told to stop before."""
         waits = backoff()
         while not stopping.is_set():
             self._consumer = self._open_consumer()
-            self._commits = Commits(self._consumer, self._watch)
+            self._commits = Commits(self._consumer, self._watch, self._settle)
             self._assignment = None
             self._unseeked = {}
             self._buffers = {}
@@ -207,7 +225,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """Feed and apply over one consumer until `stopping`.
 
         Raises:
-            BaseExceptionGroup: of ClientBrokenError, when the consumer has to be replaced.
+            BaseExceptionGroup: of ClientBrokenError, when the consumer has to be replaced; of WrongShapeError, when
+                others have to apply.
         """
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -241,6 +260,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                     try:
                         await self._seek()
                         waits = backoff(LONGEST_BACKOFF_SECONDS)
+                    except WrongShapeError:
+                        raise
                     except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and told
                         self._tell(error)
                         seek_not_before = _now() + next(waits)
@@ -357,46 +378,44 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     def _begin_anew(self, buffer: Buffer, first: int) -> None:
         """The log is shorter than what was read of it, so the client went back to its beginning: apply all of it."""
         _log.warning("the log began anew", partition=buffer.partition.partition, expected=buffer.fetched, first=first)
-        self._seek_again(buffer, first)
+        self._seek_all_again()
+        self._unseeked[buffer.partition] = True
 
-    def _seek_again(self, buffer: Buffer, first: int | None = None) -> None:
+    def _seek_all_again(self) -> None:
+        """What is known of one partition may concern all of them."""
+        for buffer in list(self._buffers.values()):
+            self._seek_again(buffer)
+
+    def _seek_again(self, buffer: Buffer) -> None:
         if self._buffers.get(buffer.partition) is buffer:
             del self._buffers[buffer.partition]
-            self._unseeked[buffer.partition] = first
+            self._unseeked.setdefault(buffer.partition, False)
 
     async def _seek(self) -> None:
         """Seek every partition that is new in this assignment to its start."""
         assignment, wanted = self._assignment, dict(self._unseeked)
-        async with self._pool.acquire() as connection:
-            generation = await generations.live(connection)
-            stored = await positions.stored(connection, generation, self._topic)
-            begins = await self._consumer.beginning_offsets(list(wanted))
-            ends = await self._consumer.end_offsets(list(wanted))
-            starts: dict[TopicPartition, int] = {}
-            for one, anew in wanted.items():
-                committed = await self._consumer.committed(one)
-                start = start_of(stored.get(one.partition), committed, begins[one], ends[one])
-                if anew is not None:
-                    start = Start(max(anew, begins[one]))
-                if start.warning:
-                    _log.warning(start.warning, partition=one.partition)
-                starts[one] = start.position
-            if assignment != self._assignment:
-                return
-            async with connection.transaction():
-                if await generations.hold_live(connection) != generation:
-                    return  # swapped meanwhile
-                numbers = {one.partition: at for one, at in starts.items()}
-                await positions.take(connection, generation, self._topic, numbers)
-        if assignment != self._assignment:
-            return
-        for one, position in starts.items():
+        begun = await begin(
+            self._pool, self._consumer, self._topic, self.guard, wanted, lambda: assignment == self._assignment
+        )
+        for one, (position, end) in begun.items():
+            self._applying.last.pop(one.partition, None)
             self._consumer.seek(one, position)
             self._consumer.resume(one)
-            self._buffers[one] = Buffer(one, position, position, ends[one])
+            self._buffers[one] = Buffer(one, position, position, end)
             self._commits.owe(one, position)
             del self._unseeked[one]
-        self._watch(Point.SEEKED)
+        if begun:
+            self._watch(Point.SEEKED)
+
+    async def _settle(self, applied: Mapping[TopicPartition, int]) -> Mapping[TopicPartition, int]:
+        """Wait until positions are on disk; partitions of which a crash has taken some back are seeked again."""
+        by_number = {one.partition: position for one, position in applied.items()}
+        lost = await taken_back(self._pool, self._topic, by_number)
+        for one in applied:
+            if one.partition in lost and (buffer := self._buffers.get(one)):
+                _log.warning("rows were taken back; seeking again", partition=one.partition, applied=applied[one])
+                self._seek_again(buffer)
+        return {one: position for one, position in applied.items() if one.partition not in lost}
 
     async def _work(self, stopping: asyncio.Event, *, express: bool) -> None:
         """Be a lane: own a connection, take and apply until `stopping`."""
@@ -405,11 +424,13 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         while not stopping.is_set():
             try:
                 async with self._pool.acquire() as connection:
-                    await connection.execute("SELECT 1")
+                    await connection.execute(LEAVE_TO_OTHERS if express else "SELECT 1")
                     self._say_database()
                     while not stopping.is_set():
                         await self._apply_next(lane, connection, express=express)
                         waits = backoff(LONGEST_BACKOFF_SECONDS)
+            except WrongShapeError:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped: try again
                 self._tell(error)
                 await pause(next(waits), stopping)
@@ -485,6 +506,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             take.buffer.release()
             if self._buffers.get(take.buffer.partition) is take.buffer:
                 self._commits.owe(take.buffer.partition, take.upto)
+                if take.records:
+                    self._applying.last[take.buffer.partition.partition] = take.records[-1]
         for one in held:
             self._count(one.error)
             _log.warning(

@@ -6,8 +6,10 @@ from typing import Final
 
 import asyncpg
 
-from consumer_query import generations, read_model
+from consumer_query import durable, pending_list, read_model
+from consumer_query.cache_guard import CacheGuard, Cure
 from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.log_evidence import LogEvidence
 from consumer_query.points import Watch, unwatched
 from consumer_query.projector import Limits, Projector
 from consumer_query.records import RecordReader
@@ -31,19 +33,20 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
     """
     url = settings.query_database_url.get_secret_value()
     # A projector that is frozen in a transaction would hold its successor up by the locks of its rows.
-    bounded = {"transaction_timeout": f"{TRANSACTION_SECONDS}s"}
-    # A connection for each lane and the express lane, one to seek with, one for the pending list, one for health.
+    session = {"transaction_timeout": f"{TRANSACTION_SECONDS}s", **durable.UNHURRIED, **pending_list.LONG}
+    # A connection for each lane and the express lane; to seek, for the pending list, for offsets, the guard, health.
     async with await open_pool(
-        url, "query-projector", max_size=settings.cache_sync_lanes + 4, settings=bounded, init=read_model.teach
+        url, "query-projector", max_size=settings.cache_sync_lanes + 6, settings=session, init=read_model.teach
     ) as pool:
-        await generations.live(pool)
         health = Health()
         tasks = []
         if settings.event_subscribe_enabled:
-            projector = open_projector(settings, pool, watch)
+            guard = open_guard(settings, pool)
+            projector = open_projector(settings, pool, guard, watch)
             health.require("broker", projector.broker.check)
             health.require("database", projector.database.check)
             health.require("partitions", projector.partitions)
+            health.mention("cache", guard.check)
             tasks.append(projector.run)
             collect_seldom()
         health.require("postgres", partial(_answers, pool))
@@ -52,7 +55,13 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
         )
 
 
-def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, watch: Watch) -> Projector:
+def open_guard(settings: ProjectorSettings, pool: asyncpg.Pool) -> CacheGuard:
+    """A guard over the cache, which the projector runs."""
+    topic = settings.file_events_topic
+    return CacheGuard(pool, LogEvidence(settings.kafka_bootstrap_servers, topic), topic, Cure(settings.cache_guard))
+
+
+def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, guard: CacheGuard, watch: Watch) -> Projector:
     """A projector that is ready to run."""
     open_consumer = partial(
         group_consumer,
@@ -70,6 +79,7 @@ def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, watch: Watch
         TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)),
         RecordReader(settings.schema_registry_url),
         Limits(settings.cache_sync_batch_size, settings.cache_sync_lanes, settings.dead_letter_max_share),
+        guard,
         watch,
     )
 

@@ -1,7 +1,9 @@
 """Alive and ready are different questions: alive never depends on others, ready names what is missing.
 
 `/health/live` answers while the event loop turns. `/health/ready` asks every check and answers 503 with the
-reasons when one fails. `/metrics` is Prometheus text. All three live on the management port.
+reasons when one fails. What a process can do its work with, but people should see to, makes it "degraded" and leaves it
+ready: a restart would not help, and a roll-out should not wait for it.
+`/metrics` is Prometheus text. All three live on the management port.
 """
 
 import asyncio
@@ -30,10 +32,15 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
+        self._mentions: dict[str, Check] = {}
 
     def require(self, name: str, check: Check) -> None:
         """Make readiness depend on `check`."""
         self._checks[name] = check
+
+    def mention(self, name: str, check: Check) -> None:
+        """Tell in readiness when `check` fails, without depending on it."""
+        self._mentions[name] = check
 
     async def reasons(self) -> dict[str, str]:
         """Ask all checks at once.
@@ -41,8 +48,15 @@ class Health:
         Returns:
             What fails, by name, with its reason; empty when ready.
         """
-        answers = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
-        return {name: reason for name, reason in zip(self._checks, answers, strict=True) if reason}
+        return await self._ask_all(self._checks)
+
+    async def mentions(self) -> dict[str, str]:
+        """The same for what readiness does not depend on."""
+        return await self._ask_all(self._mentions)
+
+    async def _ask_all(self, checks: dict[str, Check]) -> dict[str, str]:
+        answers = await asyncio.gather(*(self._ask(check) for check in checks.values()))
+        return {name: reason for name, reason in zip(checks, answers, strict=True) if reason}
 
     async def _ask(self, check: Check) -> str | None:
         try:
@@ -82,10 +96,10 @@ def management_app(health: Health) -> Starlette:
         return JSONResponse({"status": "alive"})
 
     async def ready(_: Request) -> Response:
-        reasons = await health.reasons()
+        reasons, mentions = await health.reasons(), await health.mentions()
         if reasons:
-            return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
-        return JSONResponse({"status": "ready"})
+            return JSONResponse({"status": "not ready", "reasons": reasons | mentions}, status_code=503)
+        return JSONResponse({"status": "degraded", "reasons": mentions} if mentions else {"status": "ready"})
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

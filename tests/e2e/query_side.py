@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +74,10 @@ class QuerySide:
 
 
 @contextmanager
-def query_side(folder: Path) -> Iterator[QuerySide]:
+def query_side(folder: Path, **properties: str) -> Iterator[QuerySide]:
     """A broker that lets sessions be short, and a Postgres that loses no commit when it is killed."""
-    kafka = EmbeddedKafka(folder / "kafka", free_port(), properties={"group.min.session.timeout.ms": "500"})
+    short = {"group.min.session.timeout.ms": "500"}
+    kafka = EmbeddedKafka(folder / "kafka", free_port(), properties=short | properties)
     postgres = EmbeddedPostgres(
         folder / "postgres",
         free_port(),
@@ -111,6 +112,24 @@ class Scene:
 
     def start(self, name: str, orders: Orders | None = None, **environment: str) -> Child:
         """Start a projector as it is in service, or one that dies at a named point. Does not wait for it."""
+        argv = (
+            python("consumer_query", "projector")
+            if orders is None
+            else python("tests.mortal_projector", orders.to_json())
+        )
+        session = {"KAFKA_SESSION_TIMEOUT_MS": str(int(SESSION_SECONDS * 1000))}
+        return self._launch(name, argv, "QUERY_PROJECTOR_MANAGEMENT_PORT", session | environment)
+
+    def start_worker(self, name: str, orders: Orders | None = None, **environment: str) -> Child:
+        """Start a maintenance process, likewise."""
+        argv = (
+            python("consumer_query", "maintenance")
+            if orders is None
+            else python("tests.mortal_rebuilder", orders.to_json())
+        )
+        return self._launch(name, argv, "QUERY_MAINTENANCE_MANAGEMENT_PORT", environment)
+
+    def _launch(self, name: str, argv: Sequence[str], port_setting: str, environment: Mapping[str, str]) -> Child:
         port = free_port()
         self.management[name] = f"http://{LOOPBACK}:{port}"
         settings = {
@@ -118,16 +137,10 @@ class Scene:
             "KAFKA_BOOTSTRAP_SERVERS": self.side.kafka.bootstrap_servers,
             "FILE_EVENTS_TOPIC": self.topic,
             "KAFKA_CONSUMER_GROUP": self.group,
-            "KAFKA_SESSION_TIMEOUT_MS": str(int(SESSION_SECONDS * 1000)),
-            "QUERY_PROJECTOR_MANAGEMENT_PORT": str(port),
+            port_setting: str(port),
             "LOG_FORMAT": "console",
             **environment,
         }
-        argv = (
-            python("consumer_query", "projector")
-            if orders is None
-            else python("tests.mortal_projector", orders.to_json())
-        )
         # Bytecode has to be kept, or each start compiles everything anew.
         inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         child = Child(Command(name=name, argv=argv, log=self.log(name), cwd=CHECKOUT, env=inherited | settings))

@@ -12,7 +12,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from consumer_query.cache_guard import CacheGuard, Cure
 from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.log_evidence import LogEvidence
 from consumer_query.projector import Limits as ProjectorLimits
 from consumer_query.projector import Projector
 from consumer_query.read_model import teach
@@ -123,11 +125,18 @@ def group() -> str:
     return group_name()
 
 
+def cache_guard(pool: asyncpg.Pool, topic: "Topic", cure: Cure = Cure.DEMAND) -> CacheGuard:
+    return CacheGuard(pool, LogEvidence(topic.bootstrap_servers, topic.name), topic.name, cure)
+
+
 @pytest.fixture
 def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str) -> Running:
     @asynccontextmanager
     async def run(
-        registry_url: str | None = None, batch_size: int = 100, consumers: Iterator[AIOKafkaConsumer] | None = None
+        registry_url: str | None = None,
+        batch_size: int = 100,
+        consumers: Iterator[AIOKafkaConsumer] | None = None,
+        cure: Cure = Cure.DEMAND,
     ) -> AsyncIterator[Projector]:
         servers = events_topic.bootstrap_servers
         projector = Projector(
@@ -138,6 +147,7 @@ def running_projector(query_pool: asyncpg.Pool, events_topic: Topic, group: str)
             TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name)),
             RecordReader(registry_url),
             ProjectorLimits(batch=batch_size, lanes=2, bad_share=0.5),
+            cache_guard(query_pool, events_topic, cure),
         )
         async with running(projector):
             yield projector

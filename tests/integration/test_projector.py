@@ -36,7 +36,7 @@ from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
-from tests.integration.conftest import Running, Topic, cached
+from tests.integration.conftest import Running, Topic, cache_guard, cached
 from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
@@ -513,6 +513,7 @@ async def test_a_projector_is_not_ready_without_its_topic_and_finds_it_when_it_i
         TopicDeadLetters(servers, topic_name(DEAD_LETTERS, name)),
         RecordReader(None),
         Limits(batch=100, lanes=2, bad_share=0.5),
+        cache_guard(query_pool, Topic(backend, name)),
     )
     async with running(projector):
         await eventually(lambda: complains(projector, "waiting for partitions"))
