@@ -15,6 +15,7 @@ In the order a change takes:
   rows as files, or refused
 - `republish`: the state of files announced again, for repairs; `republish_api`: the same over REST;
   `backpressure`: such verbs wait for the relay
+- `sync`: what the Query side compares itself with; `sync_api`: over REST
 - `files`: the files table, revisions raised under the row's lock
 - `outbox`: the event, written in the transaction that wrote the file
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction

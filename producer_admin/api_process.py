@@ -18,6 +18,7 @@ from producer_admin.saga_steps import Means
 from producer_admin.sagas_api import sagas_router
 from producer_admin.settings import AdminApiSettings
 from producer_admin.sweeper import Keeping, sweep_until
+from producer_admin.sync_api import sync_router
 from runtime.engine import AWAY, is_away, open_engine
 from runtime.errors import StartError
 from runtime.health import Health
@@ -63,6 +64,7 @@ def admin_app(means: Means, engine: AsyncEngine, limits: Limits, public_url: str
     app.include_router(sagas_router(means))
     app.include_router(elements_router(means.elements, engine, public_url))
     app.include_router(republish_router(engine))
+    app.include_router(sync_router(engine))
     app.add_middleware(BoundedBodies, streamed=streams)
     answer_with_problems(app, unavailable=AWAY, is_away=is_away)
     return app

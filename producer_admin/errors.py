@@ -208,3 +208,11 @@ class ElementInUseError(AdminError):
 
     status: ClassVar[int] = 409
     title: ClassVar[str] = "Storage element in use"
+
+
+class SyncTooSlowError(AdminError):
+    """Comparing with the Query side took too long. Nothing was changed."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Comparison took too long"
+    retryable: ClassVar[bool] = True

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, Select, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, Text, cast, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from producer_admin import elements, outbox
@@ -51,6 +52,20 @@ TAKE_OVER: Final = text(
     )
     ON CONFLICT (file_id) DO NOTHING
     RETURNING *
+    """
+)
+
+# A deletion is a row as any other; of a file that nobody here ever saw nothing but its id is known.
+REMEMBER: Final = text(
+    """
+    INSERT INTO files (
+        file_id, revision, storage_element_id, original_filename, storage_filename, file_size, mime_type, created_at,
+        updated_at, created_by_username, tags, storage_path, checksum, deleted_at
+    )
+    SELECT file_id, 1, '', '', '', 0, '', now(), now(), '', '{}', '', '', now()
+    FROM unnest(CAST(:file_ids AS uuid[])) AS file_id
+    ON CONFLICT (file_id) DO NOTHING
+    RETURNING file_id
     """
 )
 
@@ -209,7 +224,11 @@ async def delete(
 
 
 async def republish(
-    connection: AsyncConnection, file_ids: Sequence[UUID], actor: str, at_least: int = 0
+    connection: AsyncConnection,
+    file_ids: Sequence[UUID],
+    actor: str,
+    at_least: int = 0,
+    seen: Mapping[UUID, int] | None = None,
 ) -> list[FileRecord]:
     """Announce the state of files again, deleted ones too, each as a change of its own: a repair is a change.
 
@@ -218,20 +237,34 @@ async def republish(
         file_ids: those that are unknown are passed over
         actor: who asks
         at_least: the new revisions are greater than this as well; for a consumer that has seen more than we remember
+        seen: the same, file by file
     """
     locked = await connection.execute(
         select(FILES.c.file_id).where(FILES.c.file_id.in_(file_ids)).order_by(FILES.c.file_id).with_for_update()
     )
+    greatest = func.greatest(FILES.c.revision, at_least, _seen(seen or {}))
     statement = (
         update(FILES)
         .where(FILES.c.file_id.in_(locked.scalars().all()))
-        .values(revision=func.greatest(FILES.c.revision, at_least) + 1, updated_at=_LATER)
+        .values(revision=greatest + 1, updated_at=_LATER)
         .returning(FILES)
     )
     rows = (await connection.execute(statement)).all()
     events = [_event(EventType.DELETED if row.deleted_at else EventType.UPDATED, row) for row in rows]
     await outbox.add_many(connection, events, actor)
     return [_record(row) for row in rows]
+
+
+async def remember_as_deleted(connection: AsyncConnection, file_ids: Sequence[UUID]) -> int:
+    """Remember ids that were never known here as those of deleted files, so that they are never used again.
+
+    Nobody has been told yet: the caller republishes them in the same transaction, under a revision that outranks what
+    the consumer has seen.
+
+    Returns:
+        How many were unknown; the others are left as they are.
+    """
+    return len((await connection.execute(REMEMBER, {"file_ids": sorted(file_ids)})).all())
 
 
 async def take_over(connection: AsyncConnection, found: Sequence[FileRecord], actor: str) -> list[FileRecord]:
@@ -290,6 +323,12 @@ def require_revision(file_id: UUID, revision: int, expected: AbstractSet[int] | 
     """
     if expected is not None and revision not in expected:
         raise RevisionMismatchError(f"File {file_id} is at revision {revision}.")
+
+
+def _seen(seen: Mapping[UUID, int]) -> ColumnElement[int]:
+    """The revision of the row's file in `seen`, 0 where it is not. One parameter, however many files."""
+    known = cast({str(one): revision for one, revision in seen.items()}, JSONB)
+    return func.coalesce(cast(known[cast(FILES.c.file_id, Text)].astext, BigInteger), 0)
 
 
 async def _now(connection: AsyncConnection) -> datetime:

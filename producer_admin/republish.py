@@ -4,7 +4,7 @@ Deleted files are announced too, as deleted: a consumer that missed a deletion m
 order of their ids, a page a transaction, so a run that stopped goes on behind the last id that it tells.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -67,14 +67,24 @@ class Page(NamedTuple):
     looked_at: int
 
 
-async def republish_files(engine: AsyncEngine, file_ids: Iterable[UUID], actor: str, at_least: int = 0) -> int:
+async def republish_files(
+    engine: AsyncEngine,
+    file_ids: Iterable[UUID],
+    actor: str,
+    at_least: int = 0,
+    seen: Mapping[UUID, int] | None = None,
+    *,
+    deletions: bool = False,
+) -> int:
     """Announce files again, a page a transaction, without waiting for the relay.
 
     Args:
         engine: of the Admin database
-        file_ids: those that are unknown are passed over
+        file_ids: those that are unknown are passed over, unless `deletions`
         actor: who asks
         at_least: the new revisions are greater than this as well
+        seen: the same, file by file
+        deletions: files that are unknown are remembered and announced as deleted, for a consumer that has them
 
     Returns:
         How many files were announced.
@@ -82,7 +92,9 @@ async def republish_files(engine: AsyncEngine, file_ids: Iterable[UUID], actor: 
     announced = 0
     for page in batched_ids(file_ids, PAGE):
         async with engine.begin() as connection:
-            announced += len(await files.republish(connection, page, actor, at_least))
+            if deletions:
+                await files.remember_as_deleted(connection, page)
+            announced += len(await files.republish(connection, page, actor, at_least, seen))
     return announced
 
 

@@ -30,6 +30,14 @@ class Republish(BaseModel):
         le=MOST_AT_LEAST,
         description="New revisions are greater than this: the newest that the asker has seen.",
     )
+    seen: dict[UUID, Annotated[int, Field(ge=0, le=MOST_AT_LEAST)]] = Field(
+        default={}, max_length=MOST_FILES, description="The same, for some files by their ids."
+    )
+    deletions: bool = Field(
+        default=False,
+        description="Files that are unknown here are remembered and announced as deleted. For good: say it only of "
+        "files that must not be found.",
+    )
 
 
 class Republished(BaseModel):
@@ -51,7 +59,9 @@ def republish_router(engine: AsyncEngine) -> APIRouter:
     ) -> Republished:
         """Announce files anew, each under a raised revision, so that whoever missed one has it again."""
         actor = ACTOR if x_actor is None else read_actor(x_actor)
-        announced = await republish_files(engine, wanted.file_ids, actor, wanted.at_least)
+        announced = await republish_files(
+            engine, wanted.file_ids, actor, wanted.at_least, wanted.seen, deletions=wanted.deletions
+        )
         return Republished(announced=announced)
 
     return router

@@ -9,7 +9,7 @@ from typing import Any, Final
 import stamina
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
 REQUEST_TIMEOUT_MS: Final = 5_000
 """One request to a broker. Shorter than the transaction time-out, so a stuck broker is noticed inside it."""
@@ -141,8 +141,22 @@ async def partition_count(admin: AIOKafkaAdminClient, topic: str) -> int:
     return len(description["partitions"])
 
 
+async def all_partitions(bootstrap_servers: str, topic: str) -> list[TopicPartition]:
+    """Every partition of a topic. A consumer knows them only of topics that it reads already.
+
+    Raises:
+        KafkaError: the broker is away, or knows no such topic.
+    """
+    async with admin_client(bootstrap_servers) as admin:
+        partitions = [TopicPartition(topic, number) for number in range(await partition_count(admin, topic))]
+    if not partitions:
+        raise UnknownTopicOrPartitionError(topic)  # asked for its offsets, the client would wait for it
+    return partitions
+
+
 def _passes(error: Exception) -> bool:
-    return isinstance(error, KafkaError) and bool(error.retriable)
+    # The client's own time-outs are not marked as retriable.
+    return isinstance(error, KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable))
 
 
 # The first question about any group makes the broker make its topic of offsets; until then it knows no coordinator.
@@ -161,3 +175,26 @@ async def group_lag(bootstrap_servers: str, group: str, topic: str) -> int:
         ends = await consumer.end_offsets(partitions)
     # A group that never committed stands at -1: it has the whole log before it.
     return sum(max(0, ends[one] - max(committed[one].offset, begins[one])) for one in partitions)
+
+
+@stamina.retry(on=_passes, timeout=15)
+async def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """By partition where its log ends, open transactions included: all that was acknowledged before is below.
+
+    Raises:
+        KafkaError: the broker is away, or knows no such topic, for 15 s.
+        TimeoutError: it does not answer.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        isolation_level="read_uncommitted",
+        enable_auto_commit=False,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+    )
+    try:
+        async with asyncio.timeout(3 * REQUEST_TIMEOUT_MS / 1000):
+            await consumer.start()
+            partitions = await all_partitions(bootstrap_servers, topic)
+            return {one.partition: end for one, end in (await consumer.end_offsets(partitions)).items()}
+    finally:
+        await consumer.stop()

@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from consumer_query.points import Point
 from consumer_query.projector_process import run_projector
 from consumer_query.settings import ProjectorSettings
 from runtime.process import run_to_exit
@@ -24,7 +24,7 @@ class Orders:
     """Where and when to die, or to stop."""
 
     point: str
-    """A name of `Point`."""
+    """A name of `Point`, or of another process' points."""
     after: int
     """At this visit, counted from 1."""
     notes: str
@@ -42,8 +42,8 @@ class Death:
         self._orders = orders
         self._left = orders.after
 
-    def __call__(self, point: Point) -> None:
-        if point is not Point[self._orders.point]:
+    def __call__(self, point: StrEnum) -> None:
+        if point.name != self._orders.point:
             return
         self._left -= 1
         if self._left == 0:

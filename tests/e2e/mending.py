@@ -81,7 +81,7 @@ class Mending:
     url: str = ""
 
     async def run(self) -> None:
-        admin = await self._admin()
+        admin = await start_admin(self.scene)
         try:
             self.url = await start_query_api(self.scene, admin.urls["api"])
             async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=60) as client:
@@ -157,29 +157,6 @@ class Mending:
         await eventually(are_announced, 30, "the relay and the projector have passed them on")
         await self.scene.require_rows(self.truth)
 
-    async def _admin(self) -> AdminSide:
-        """A real Admin module on the same servers, whose relay writes to the scene's topic."""
-        side = self.scene.side
-        folder = side.folder / f"{self.scene.topic}-admin"
-        admin = AdminSide(folder, side.kafka, side.postgres)
-        admin.files.mkdir(parents=True)
-        connection = await asyncpg.connect(side.postgres.url("postgres"))
-        await connection.execute("DROP DATABASE IF EXISTS artstore_admin")
-        await connection.execute(
-            "CREATE DATABASE artstore_admin TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
-        )
-        await connection.close()
-        await run_migrate(AdminDatabaseSettings(admin_database_url=SecretStr(admin.database)))
-        try:
-            await asyncio.gather(
-                asyncio.to_thread(admin.start, "api", "api"),
-                asyncio.to_thread(admin.start, "relay", "relay", FILE_EVENTS_TOPIC=self.scene.topic),
-            )
-        except BaseException:
-            await asyncio.to_thread(admin.stop)
-            raise
-        return admin
-
     async def _redrive(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of the verb."""
         command = (*python("cli", "dlq", "redrive"), *arguments, "--url", self.url, "--json")
@@ -192,6 +169,30 @@ class Mending:
 
 def fields_of(known: FileMetadata) -> dict[str, Any]:
     return {name: getattr(known, name) for name in FileMetadata.__dataclass_fields__}
+
+
+async def start_admin(scene: Scene) -> AdminSide:
+    """A real Admin module on the scene's servers, whose relay writes to the scene's topic."""
+    side = scene.side
+    folder = side.folder / f"{scene.topic}-admin"
+    admin = AdminSide(folder, side.kafka, side.postgres)
+    admin.files.mkdir(parents=True)
+    connection = await asyncpg.connect(side.postgres.url("postgres"))
+    await connection.execute("DROP DATABASE IF EXISTS artstore_admin")
+    await connection.execute(
+        "CREATE DATABASE artstore_admin TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"
+    )
+    await connection.close()
+    await run_migrate(AdminDatabaseSettings(admin_database_url=SecretStr(admin.database)))
+    try:
+        await asyncio.gather(
+            asyncio.to_thread(admin.start, "api", "api"),
+            asyncio.to_thread(admin.start, "relay", "relay", FILE_EVENTS_TOPIC=scene.topic),
+        )
+    except BaseException:
+        await asyncio.to_thread(admin.stop)
+        raise
+    return admin
 
 
 async def start_query_api(scene: Scene, admin_url: str) -> str:

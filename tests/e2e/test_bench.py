@@ -1,17 +1,17 @@
-"""The benchmark of the projector runs on what is there, and programs can read what it found."""
+"""Benchmarks run on what is there, and programs can read what they found."""
 
 import json
 import subprocess
 import sys
+from typing import Any
 
 from local.settings import CHECKOUT
 
 
-def test_the_last_line_of_the_projectors_benchmark_is_one_object_with_its_ratios() -> None:
-    """Small, and without the peers that are set up on demand."""
-    verb = ("bench", "projector", "--rows", "2000", "--rounds", "1", "--peers", "none", "--json")
+def figures(*verb: str) -> dict[str, Any]:
+    """The last line that a benchmark prints."""
     run = subprocess.run(
-        [sys.executable, "-P", "-m", "cli", *verb],
+        [sys.executable, "-P", "-m", "cli", "bench", *verb, "--json"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -20,7 +20,20 @@ def test_the_last_line_of_the_projectors_benchmark_is_one_object_with_its_ratios
     )
 
     assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def test_the_last_line_of_the_projectors_benchmark_is_one_object_with_its_ratios() -> None:
+    """Small, and without the peers that are set up on demand."""
+    found = figures("projector", "--rows", "2000", "--rounds", "1", "--peers", "none")
     assert found["ratio_floor"] > 0
     assert found["events_per_s"] > 0
     assert found["stale_events_per_s"] > 0
+
+
+def test_the_benchmark_of_comparing_finds_what_it_planted_and_counts_requests() -> None:
+    found = figures("reconcile", "--rows", "2000", "--rounds", "1")
+    assert found["equal_requests"] == 1
+    assert found["different_requests"] <= 20
+    assert 0 < found["equal_s"] < found["different_s"]

@@ -59,6 +59,8 @@ class Writers:
     """Events a second, about."""
     poison: float = 0.0
     """Share of events."""
+    encodings: Sequence[Callable[[FileEvent], bytes]] = (encode,)
+    """One of these for each record, as where producers of more than one version write."""
     truth: dict[UUID, FileEvent] = field(default_factory=dict)
     """The newest event of each file whose transaction was committed."""
     written: int = 0
@@ -183,5 +185,7 @@ class _Writer:
             headers = [(REVISION_HEADER, b"1")] if with_revision else []
             return [Written(str(file_id).encode(), value, shard_of(file_id), headers)]
         headers = record_headers(event.revision, event.event_id)
-        values = (encode(event), None) if event.event_type is EventType.DELETED else (encode(event),)
+        encodings = self._all.encodings
+        value = (encodings[0] if len(encodings) == 1 else self._chance.choice(encodings))(event)
+        values = (value, None) if event.event_type is EventType.DELETED else (value,)
         return [Written(str(event.file_id).encode(), value, shard_of(event.file_id), headers) for value in values]

@@ -16,7 +16,6 @@ import asyncpg
 import httpx
 import pytest
 from aiokafka.errors import KafkaError
-from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from consumer_query import read_model
@@ -37,16 +36,14 @@ from runtime import acknowledged
 from runtime.acknowledged import NewRecord
 from runtime.kafka import idempotent_producer, transactional_producer
 from runtime.postgres import open_pool
-from runtime.process import http_server
 from runtime.topics import ensure_topics
 from runtime.whole_topic import whole_topic
 from schemas.codec import encode
 from schemas.events import FileEvent
 from tests.backends import Backend
 from tests.integration.conftest import LIMITS, Topic
-from tests.running import run_verb
+from tests.running import run_verb, served
 from tests.samples import MOMENT, created, deleted, metadata, updated
-from tests.waiting import eventually
 
 Client = httpx.AsyncClient
 GROUPS = "http://query/api/v1/admin/dlq"
@@ -86,28 +83,6 @@ async def query_api(
 async def api(query_pool: asyncpg.Pool, backend: Backend, topic: str) -> AsyncIterator[Client]:
     async with query_api(query_pool, backend.bootstrap_servers, topic) as client:
         yield client
-
-
-@asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """URL of an application that listens."""
-    stopping, port = asyncio.Event(), free_port()
-    task = asyncio.create_task(http_server(app, "127.0.0.1", port)(stopping))
-    url = f"http://127.0.0.1:{port}"
-
-    async def listens() -> bool:
-        async with Client(trust_env=False) as client:
-            try:
-                return (await client.get(f"{url}/openapi.json")).status_code == 200
-            except httpx.TransportError:
-                return False
-
-    try:
-        await eventually(listens)
-        yield url
-    finally:
-        stopping.set()
-        await task
 
 
 def letter(event: FileEvent, offset: int, **changes: Any) -> DeadLetter:

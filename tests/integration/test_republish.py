@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin import elements, files
+from producer_admin.errors import FileNotFoundInAdminError
 from producer_admin.files import FileRecord
 from producer_admin.republish import Options, Progress, republish, republish_files, stored
 from schemas.codec import Decoder
@@ -220,3 +221,26 @@ async def test_on_the_topic_a_republish_is_behind_what_it_repairs(
         **{str(one): [2, 41] for one in known[1:]},
     }
     assert [record.value is None for record in records if record.key == str(known[0]).encode()] == [False, True] * 2
+
+
+async def test_ids_that_only_a_consumer_knows_are_announced_as_deleted_and_never_used_again(
+    known: list[UUID], admin_engine: AsyncEngine, admin_pool: asyncpg.Pool
+) -> None:
+    asked = [ABSENT, known[1]]
+    assert await republish_files(admin_engine, asked, "tests", seen={ABSENT: 7}, deletions=True) == 2
+    announced = {event.file_id: event for event in await waiting(admin_pool)}
+    assert (announced[ABSENT].revision, announced[ABSENT].event_type) == (8, EventType.DELETED)
+    assert (announced[known[1]].revision, announced[known[1]].event_type) == (2, EventType.UPDATED)
+    async with admin_engine.begin() as connection:
+        assert await files.take_over(connection, [FileRecord(ABSENT, 1, "se-01", metadata())], "tests") == []
+        with pytest.raises(FileNotFoundInAdminError):
+            await files.get(connection, ABSENT)
+    await republish_files(admin_engine, [ABSENT], "tests")
+    assert [event.revision for event in await waiting(admin_pool) if event.file_id == ABSENT] == [8, 9]
+
+
+async def test_what_a_consumer_has_seen_is_outranked_file_by_file(
+    known: list[UUID], admin_engine: AsyncEngine, admin_pool: asyncpg.Pool
+) -> None:
+    await republish_files(admin_engine, known[1:4], "tests", at_least=2, seen={known[1]: 9, known[2]: 1})
+    assert [event.revision for event in await waiting(admin_pool)] == [10, 3, 3]
