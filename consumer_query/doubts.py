@@ -22,7 +22,8 @@ ON CONFLICT (generation, reason) DO NOTHING
 """
 OF: Final = "SELECT reason, detail, since, rebuild FROM cache_doubts WHERE generation = $1 ORDER BY since"
 ASKED: Final = "UPDATE cache_doubts SET rebuild = $2 WHERE generation = $1 AND rebuild IS NULL"
-DISPEL: Final = "DELETE FROM cache_doubts WHERE generation = $1"
+# Another shape stays another shape, however equal the files are.
+DISPEL: Final = "DELETE FROM cache_doubts WHERE generation = $1 AND since < $2 AND reason <> 'other_shape'"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,6 @@ async def asked(connection: Connection | asyncpg.Pool, generation: int, rebuild:
     await connection.execute(ASKED, generation, rebuild)
 
 
-async def dispel(connection: Connection | asyncpg.Pool, generation: int) -> None:
-    """A comparison with the Admin module found nothing wrong, or all of it was put right."""
-    await connection.execute(DISPEL, generation)
+async def dispel(connection: Connection | asyncpg.Pool, generation: int, before: datetime) -> None:
+    """Forget what was doubted before a comparison with the Admin module began that left no difference."""
+    await connection.execute(DISPEL, generation, before)

@@ -14,12 +14,13 @@ import asyncpg
 import structlog
 from aiokafka.errors import KafkaError
 
-from consumer_query import sync_reports
+from consumer_query import doubts, sync_reports
 from consumer_query.admin_client import AdminClient, AdminSide
 from consumer_query.confirm import Patience
 from consumer_query.errors import AdminAwayError, QueryError
 from consumer_query.findings import Findings, Outcome
 from consumer_query.full_sync import Order, Parties, full_sync
+from consumer_query.generations import LIVE
 from consumer_query.metrics import note_sync
 from consumer_query.sides import CacheSide
 from consumer_query.sync_reports import MOST_STARTS, Compared, Report, ReportLostError
@@ -130,6 +131,12 @@ class SyncWorker:
         outcome = Outcome.FAILED if trouble is not None else run.findings.outcome
         await sync_reports.finish(self._pool, report.report_id, run.token, outcome, trouble, run.findings)
         ended = await sync_reports.get(self._pool, report.report_id)
+        if (
+            outcome in (Outcome.EQUAL, Outcome.REPAIRED)
+            and report.side is Compared.CACHE
+            and report.started_at is not None
+        ):
+            await doubts.dispel(self._pool, await self._pool.fetchval(LIVE), report.started_at)
         note_sync(ended)
         _tell(ended)
 

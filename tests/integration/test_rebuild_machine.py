@@ -459,6 +459,8 @@ class RebuildMachine(Machine):
             left = {row[0] for row in await pool.fetch(TABLES)}
             kept = await pool.fetch("SELECT generation FROM generations")
             assert left == {generations.table_name(row[0]) for row in kept}
+            if job.kind is Kind.REBUILD:
+                assert claimed[0].generation not in {row[0] for row in kept}
 
         self.world.run(end())
         self.job = None

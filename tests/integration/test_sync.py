@@ -15,7 +15,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from consumer_query import sync_reports
+from consumer_query import doubts, sync_reports
 from consumer_query.admin_client import AdminClient, AdminSide
 from consumer_query.api_process import query_app
 from consumer_query.confirm import IN_OUTBOX, Patience
@@ -23,6 +23,7 @@ from consumer_query.errors import AdminAwayError, CannotCompareError
 from consumer_query.findings import Findings, Outcome
 from consumer_query.full_sync import MOST_DELETIONS, Order, Parties, full_sync
 from consumer_query.generations import table_name
+from consumer_query.guards import Doubt, Reason
 from consumer_query.reconcile import Class
 from consumer_query.sides import CacheSide
 from consumer_query.sync_reports import Compared, SyncRunsError
@@ -462,6 +463,22 @@ async def test_a_worker_that_is_told_to_stop_gives_back_what_it_has_in_hand(side
         ended = await eventually(lambda: _ended(sides, asked.report_id))
     await client.close()
     assert ended.outcome is Outcome.EQUAL
+
+
+async def test_a_comparison_that_leaves_no_difference_dispels_what_was_doubted_before(sides: Sides) -> None:
+    client = AdminClient(sides.url)
+    shape = Doubt(Reason.OTHER_SHAPE, "")
+    async with sides.pool.acquire() as connection:
+        await doubts.note(connection, 1, [Doubt(Reason.AWAY_TOO_LONG, ""), Doubt(Reason.ANOTHER_LOG, ""), shape])
+    asked = await sync_reports.request(sides.pool, Compared.CACHE, "tests", dry_run=False)
+    async with running(_worker(sides, client)):
+        await eventually(lambda: _ended(sides, asked.report_id))
+        await settles(lambda: _doubted(sides), [Reason.OTHER_SHAPE])
+    await client.close()
+
+
+async def _doubted(sides: Sides) -> list[Reason]:
+    return [one.reason for one in await doubts.of(sides.pool, 1)]
 
 
 async def test_one_is_asked_for_by_itself_each_interval(sides: Sides) -> None:
