@@ -13,7 +13,8 @@ In the order a record takes:
   once those are on disk (`durable`)
 - `generations`: the table behind the view, by number; `pending_list`: its search index kept ready
 - `rebuild_jobs`: rebuilds asked for, as rows; `rebuild_loader`, `newest`: a generation filled; `catch_up`, `parity`:
-  brought to where the live one is and compared with it; `rebuild`: from one phase to the next, up to the swap
+  brought to where the live one is and compared with it; `rebuild`: from one phase to the next, up to the swap;
+  `rebuild_worker`: by whom
 - `rebuild_progress`: how far that is; `previous_generation`: the one before; `rebuild_api`: for operators
 - `dead_letters`: records that cannot be applied, put aside; `dead_letter_log`, `resolutions`: what is there, and what
   became of it; `redrive`: tried again, or asked for anew (`admin_client`); `dead_letters_api`: for operators

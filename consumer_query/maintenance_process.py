@@ -12,6 +12,7 @@ from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.metrics import note_rebuild
 from consumer_query.points import RebuildWatch, unwatched
 from consumer_query.rebuild import Rebuilder
+from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
 from consumer_query.sync_worker import SyncWorker
 from consumer_query.topic_side import TopicReader
@@ -34,6 +35,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
     async with await open_pool(url, "query-maintenance", max_size=9, init=read_model.teach) as pool:
         admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
+        keep = timedelta(hours=settings.rebuild_keep_hours)
         health = Health()
         health.require("postgres", partial(_answers, pool))
         try:
@@ -41,7 +43,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
                 "query-maintenance",
                 health,
                 (settings.management_host, settings.query_maintenance_management_port),
-                Rebuilder(settings, pool, letters, arbiter, note_rebuild, watch).run,
+                RebuildWorker(Rebuilder(settings, pool, letters, arbiter, watch), pool, keep, note_rebuild).run,
                 _sync_worker(settings, pool, admin).run,
             )
         finally:

@@ -27,23 +27,17 @@ from consumer_query.dead_letters import DeadLetterWriter
 from consumer_query.errors import QueryError
 from consumer_query.generations import Generation, table_name
 from consumer_query.guards import allowed_seconds
-from consumer_query.lanes import SystemicFaultError
 from consumer_query.log_evidence import LogEvidence
 from consumer_query.parity import Arbiter, Parity
 from consumer_query.points import RebuildPoint, RebuildWatch, unwatched
-from consumer_query.rebuild_jobs import ENDS, Job, JobLostError, Kind, Loaded, Phase, Wish
+from consumer_query.rebuild_jobs import Job, Kind, Phase
 from consumer_query.rebuild_loader import Orders, load_partition
 from consumer_query.records import RecordReader
 from consumer_query.settings import MaintenanceSettings
 from runtime.kafka import admin_client, partition_count, plain_consumer
-from runtime.postgres import AWAY, Connection, open_pool
-from runtime.retries import backoff, pause
+from runtime.postgres import Connection, open_pool
 from runtime.whole_topic import STALL_SECONDS
 
-LOOK_SECONDS: Final = 1.0
-"""Between looks for a job, and for what is wished of the one in hand."""
-TIDY_SECONDS: Final = 60.0
-LONGEST_BACKOFF_SECONDS: Final = 30.0
 INDEX_SECONDS: Final = 24 * 3600.0
 UNDER_LOCK_OFFSETS: Final = 2_000
 """What may be left to apply while projectors wait: a fraction of a second."""
@@ -105,14 +99,13 @@ class _TooFarError(QueryError):
 
 
 class Rebuilder:
-    """Works on the jobs that are asked for, one at a time.
+    """Takes a job from one phase to the next; `rebuild_worker` says when.
 
     Args:
         settings: of the maintenance process
-        pool: of the Query database, its connections taught; two are needed at once, and one for the lease
+        pool: of the Query database, its connections taught; two are needed at once
         letters: where refused records go
         arbiter: asked which side is right where generations differ; None when there is nobody to ask
-        told: called with a job each second that it is worked on, and when it ends
         watch: called at each point
     """
 
@@ -122,14 +115,12 @@ class Rebuilder:
         pool: asyncpg.Pool,
         letters: DeadLetterWriter,
         arbiter: Arbiter | None,
-        told: Callable[[Job, Loaded], None] = lambda _job, _loaded: None,
         watch: RebuildWatch = unwatched,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._letters = letters
         self._arbiter = arbiter
-        self._told = told
         self._watch = watch
         self._topic = settings.file_events_topic
         self._evidence = LogEvidence(settings.kafka_bootstrap_servers, self._topic)
@@ -142,99 +133,18 @@ class Rebuilder:
             Phase.SWAPPING: self._swap,
         }
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Take up jobs until `stopping`; then give back the one in hand, for the next worker to go on with."""
-        waits = backoff(LONGEST_BACKOFF_SECONDS)
-        tidy_at = 0.0
-        while not stopping.is_set():
-            try:
-                if _now() >= tidy_at:
-                    await self._tidy()
-                    tidy_at = _now() + TIDY_SECONDS
-                claimed = await rebuild_jobs.claim(self._pool)
-                if claimed is not None:
-                    await self._attend(*claimed, stopping)
-                waits = backoff(LONGEST_BACKOFF_SECONDS)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the job stays and is taken up again
-                _log.warning("no look at rebuild jobs", error=f"{type(error).__name__}: {error}")
-                await pause(next(waits), stopping)
-            await pause(LOOK_SECONDS, stopping)
-
-    async def _tidy(self) -> None:
-        keep = timedelta(hours=self._settings.rebuild_keep_hours)
-        for generation in await generations.drop_expired(self._pool, keep):
-            _log.info("previous generation removed", generation=generation)
-
-    async def _attend(self, job: Job, token: UUID, stopping: asyncio.Event) -> None:
-        """Work on a job, renew its lease, and heed what is wished of it."""
-        _log.info("rebuild taken up", job=str(job.job_id), kind=job.kind, phase=job.phase, starts=job.starts)
-        work = asyncio.create_task(self._work(job, token))
-        try:
-            while not work.done() and not stopping.is_set() and job.wish is Wish.RUN:
-                await asyncio.wait([work], timeout=LOOK_SECONDS)
-                if work.done():
-                    break
-                try:
-                    job = await rebuild_jobs.renew(self._pool, job.job_id, token)
-                    self._told(job, await rebuild_jobs.loaded(self._pool, job.job_id))
-                except (*AWAY, OSError) as error:
-                    _log.debug("lease not renewed", error=str(error))  # the work itself says it
-        except JobLostError as error:
-            _log.warning("rebuild given up", error=str(error))
-        finally:
-            work.cancel()
-            await asyncio.wait([work])
-        if not work.cancelled() and (left := work.exception()) is not None:
-            _log.warning("rebuild left", error=f"{type(left).__name__}: {left}")
-        if job.wish is Wish.CANCEL and work.cancelled():
-            try:
-                await self._end(job, token, Phase.CANCELLED, None)
-            except JobLostError as error:
-                _log.warning("too late to cancel", error=str(error))
-        await rebuild_jobs.let_go(self._pool, job.job_id, token)
-        self._told(await rebuild_jobs.get(self._pool, job.job_id), await rebuild_jobs.loaded(self._pool, job.job_id))
-
-    async def _work(self, job: Job, token: UUID) -> None:
-        """Go through the phases; what passes is tried again, and told meanwhile.
+    async def step(self, job: Job, token: UUID) -> None:
+        """Do what a job's phase asks for, and note in its row what comes next.
 
         Raises:
             JobLostError: another worker has it.
+            CannotRebuildError: it will not go better next time.
+            SystemicFaultError: too much of the topic is bad.
+            Exception: whatever else passes, or may; the same step may be tried again.
         """
-        waits = backoff(LONGEST_BACKOFF_SECONDS)
-        while job.phase not in ENDS:
-            try:
-                await self._steps[job.phase](job, token)
-                waits = backoff(LONGEST_BACKOFF_SECONDS)
-            except (SystemicFaultError, CannotRebuildError) as error:
-                _log.error("rebuild failed", job=str(job.job_id), phase=job.phase, error=str(error))
-                await self._end(job, token, Phase.FAILED, str(error))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the job stays and is tried again
-                trouble = f"{type(error).__name__}: {error}"
-                _log.warning("rebuild held up, trying again", job=str(job.job_id), phase=job.phase, error=trouble)
-                try:
-                    await rebuild_jobs.tell(self._pool, job.job_id, token, trouble)
-                except (*AWAY, OSError, asyncpg.PostgresError):
-                    pass  # told in the log; the database is what is away
-                await asyncio.sleep(next(waits))
-            job = await self._heard(job, token)
-            _log.info("rebuild", job=str(job.job_id), phase=job.phase, generation=job.generation)
+        await self._steps[job.phase](job, token)
 
-    async def _heard(self, job: Job, token: UUID) -> Job:
-        """The job as its row says now.
-
-        Raises:
-            JobLostError: another worker has it.
-        """
-        waits = backoff(LONGEST_BACKOFF_SECONDS)
-        while True:
-            try:
-                now = await rebuild_jobs.get(self._pool, job.job_id)
-                return now if now.phase in ENDS else await rebuild_jobs.renew(self._pool, job.job_id, token)
-            except (*AWAY, OSError, asyncpg.PostgresError) as error:
-                _log.warning("rebuild held up by the database", error=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(next(waits))
-
-    async def _end(
+    async def end(
         self, job: Job, token: UUID, phase: Phase, trouble: str | None, found: dict[str, Any] | None = None
     ) -> None:
         """End a job without a swap, and leave nothing of it behind."""
@@ -380,7 +290,7 @@ class Rebuilder:
         report = asdict(found)
         if found.speaks_against and not job.force:
             _log.error("rebuild refused by parity", job=str(job.job_id), **report)
-            await self._end(job, token, Phase.REFUSED, found.summary, report)
+            await self.end(job, token, Phase.REFUSED, found.summary, report)
             return
         _log.info("parity", job=str(job.job_id), forced=bool(found.speaks_against), **report)
         async with self._pool.acquire() as connection, connection.transaction():
@@ -509,7 +419,3 @@ class Rebuilder:
             self._letters,
             settings.dead_letter_max_share,
         )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -23,6 +23,7 @@ from consumer_query.log_evidence import LogEvidence
 from consumer_query.projector import Projector
 from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Job, Kind, Phase, Wish
+from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
@@ -65,7 +66,9 @@ def worker(query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, g
             }
         )
         letters = TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name))
-        async with running(Rebuilder(settings, query_pool, letters, None)):
+        async with running(
+            RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
+        ):
             yield
         await letters.close()
 

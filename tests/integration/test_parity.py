@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,6 +15,7 @@ from consumer_query.parity import ArbiterAwayError, Class, Parity, State
 from consumer_query.points import RebuildPoint
 from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Kind, Phase
+from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.integration.conftest import Running, Topic, cached
@@ -145,7 +147,7 @@ async def test_what_is_written_the_moment_writers_are_let_go_is_not_held_against
     async with (
         query_pool.acquire() as writer,
         running_projector(),
-        running(Rebuilder(settings, query_pool, letters, None, watch=sneak)),
+        running(RebuildWorker(Rebuilder(settings, query_pool, letters, None, sneak), query_pool, timedelta(hours=1))),
     ):
         await settles(cached(query_pool), {event.file_id: 1})
         job = await rebuild_jobs.request(query_pool, Kind.REBUILD, requested_by="tests", reason="a test")

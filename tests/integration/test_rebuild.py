@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from consumer_query import generations, positions, rebuild_jobs
 from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Job, Kind, Phase, Wish
+from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
 from producer_admin.outbox import shard_of
 from runtime.whole_topic import whole_topic
@@ -40,12 +42,14 @@ def settings(query_database: str, events_topic: Topic, group: str) -> Maintenanc
 @pytest.fixture
 def worker(query_pool: asyncpg.Pool, settings: MaintenanceSettings) -> Rebuilding:
     @asynccontextmanager
-    async def run() -> AsyncIterator[Rebuilder]:
+    async def run() -> AsyncIterator[None]:
         letters = TopicDeadLetters(
             settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)
         )
-        async with running(Rebuilder(settings, query_pool, letters, None)) as rebuilder:
-            yield rebuilder
+        async with running(
+            RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
+        ):
+            yield
         await letters.close()
 
     return run

@@ -405,10 +405,10 @@ class RebuildMachine(Machine):
         try:
             # It died, or projectors were too fast: either way another one goes on.
             with suppress(CrashError, rebuild._TooFarError):
-                await worker._steps[job.phase](job, token)
+                await worker.step(job, token)
         except CannotRebuildError as error:
             assert job.kind is Kind.ROLLBACK
-            await worker._end(job, token, Phase.FAILED, str(error))
+            await worker.end(job, token, Phase.FAILED, str(error))
 
     async def places(self, generation: int | None) -> dict[int, int]:
         return {} if generation is None else dict(await positions.stored(self.world.pool, generation, TOPIC))
@@ -425,7 +425,7 @@ class RebuildMachine(Machine):
             await rebuild_jobs.claim(self.world.pool)
             before = await self.everything()
             with suppress(JobLostError, CannotRebuildError):
-                await self.worker()._steps[job.phase](job, zombie)
+                await self.worker().step(job, zombie)
             assert await self.everything() == before
 
         if job.phase in (Phase.QUEUED, Phase.LOADING, Phase.VERIFYING, Phase.SWAPPING):
@@ -455,7 +455,7 @@ class RebuildMachine(Machine):
             await pool.execute("UPDATE rebuild_jobs SET leased_until = NULL")
             claimed = await rebuild_jobs.claim(pool)
             assert claimed is not None
-            await self.worker()._end(*claimed, Phase.CANCELLED, None)
+            await self.worker().end(*claimed, Phase.CANCELLED, None)
             left = {row[0] for row in await pool.fetch(TABLES)}
             kept = await pool.fetch("SELECT generation FROM generations")
             assert left == {generations.table_name(row[0]) for row in kept}
