@@ -120,7 +120,7 @@ async def project(servers: Servers, database: str, log: Log, group: str | None =
     """
     group = group or f"projector-{next(_groups)}"
     connection = await asyncpg.connect(database)
-    with _process(servers, database, log.topic, group) as child:
+    with process(servers, "projector", database, log.topic, KAFKA_CONSUMER_GROUP=group) as child:
         watched = _Watched(psutil.Process(child.pid))
 
         def lives() -> None:
@@ -162,24 +162,24 @@ async def go_back(servers: Servers, database: str, log: Log, group: str) -> None
 
 
 @contextmanager
-def _process(servers: Servers, database: str, topic: str, group: str) -> Iterator[Child]:
+def process(servers: Servers, verb: str, database: str, topic: str, **variables: str) -> Iterator[Child]:
+    """A verb of the Query module in a process of its own, ended at the end; `variables` besides what each needs."""
     # Without bytecode that is kept it would take long to start.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    variables = {
+    needed = {
         "KAFKA_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
         "FILE_EVENTS_TOPIC": topic,
-        "KAFKA_CONSUMER_GROUP": group,
         "QUERY_DATABASE_URL": database,
         "MANAGEMENT_HOST": LOOPBACK,
-        "QUERY_PROJECTOR_MANAGEMENT_PORT": str(free_port()),
+        f"QUERY_{verb.upper()}_MANAGEMENT_PORT": str(free_port()),
     }
     child = Child(
         Command(
-            name="query-projector",
-            argv=python("consumer_query", "projector"),
-            log=servers.folder / "query-projector.log",
+            name=f"query-{verb}",
+            argv=python("consumer_query", verb),
+            log=servers.folder / f"query-{verb}.log",
             cwd=CHECKOUT,
-            env=inherited | variables,
+            env=inherited | needed | variables,
         )
     )
     try:

@@ -7,10 +7,8 @@
 """
 
 import gc
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -28,10 +26,7 @@ from consumer_query import analysis, generations, read_model, rebuild_jobs
 from consumer_query.migrations import run_migrate
 from consumer_query.rebuild_jobs import Job, Kind, Phase
 from consumer_query.settings import MaintenanceSettings, QueryDatabaseSettings
-from local.ports import LOOPBACK, free_port
-from local.process import Child, Command
-from local.services import python
-from local.settings import CHECKOUT
+from local.process import Child
 from runtime.postgres import open_pool
 from schemas.events import FileEvent
 
@@ -40,7 +35,6 @@ FLOOR: Final = "floor: rows in memory, COPY, indexes"
 LIVE: Final = "projector into the live table"
 COPY_ROWS: Final = 10_000
 FLOOR_TABLE: Final = "floor"
-STOP_SECONDS: Final = 20.0
 SLOWEST: Final = 300
 """Files a second below which a rebuild has stopped rather than being slow."""
 
@@ -96,7 +90,9 @@ async def _ours(given: _Input) -> None:
         await _let_it_settle(url)
         await servers.checkpoint()
         async with await open_pool(url, "bench", max_size=3, init=read_model.teach) as pool:
-            with _maintenance(servers, url, log.topic, given.readers) as child:
+            with projecting.process(
+                servers, "maintenance", url, log.topic, REBUILD_READERS=str(given.readers), SYNC_INTERVAL_SECONDS="0"
+            ) as child:
                 job = await _rebuilt(given, pool, child)
             if job.phase is not Phase.SWAPPED:
                 raise full_table.WrongRowsError(f"The rebuild ended as {job.phase}: {job.trouble}")
@@ -190,32 +186,6 @@ def _words(row: tuple[Any, ...]) -> bytes | None:
         known["created_by_username"],
         known["created_by_fullname"],
     )
-
-
-@contextmanager
-def _maintenance(servers: Servers, database: str, topic: str, readers: int) -> Iterator[Child]:
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    variables = {
-        "KAFKA_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
-        "FILE_EVENTS_TOPIC": topic,
-        "QUERY_DATABASE_URL": database,
-        "MANAGEMENT_HOST": LOOPBACK,
-        "QUERY_MAINTENANCE_MANAGEMENT_PORT": str(free_port()),
-        "REBUILD_READERS": str(readers),
-    }
-    child = Child(
-        Command(
-            name="query-maintenance",
-            argv=python("consumer_query", "maintenance"),
-            log=servers.folder / "query-maintenance.log",
-            cwd=CHECKOUT,
-            env=inherited | variables,
-        )
-    )
-    try:
-        yield child
-    finally:
-        child.stop(STOP_SECONDS)
 
 
 def _figures(given: _Input) -> list[Figure]:
