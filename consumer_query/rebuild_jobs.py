@@ -141,7 +141,7 @@ SELECT *, leased_until > clock_timestamp() AS attended FROM rebuild_jobs WHERE f
 WISH: Final = """
 UPDATE rebuild_jobs SET wish = coalesce($2, wish),
     rows_per_second = CASE WHEN $3 THEN $4 ELSE rows_per_second END
-WHERE job_id = $1 AND finished_at IS NULL AND (wish <> 'cancel' OR $2 = 'cancel')
+WHERE job_id = $1 AND finished_at IS NULL AND (wish <> 'cancel' OR coalesce($2, 'cancel') = 'cancel')
 RETURNING *, leased_until > clock_timestamp() AS attended
 """
 CLAIM: Final = """

@@ -515,6 +515,6 @@ async def test_any_interleaving_of_rebuilds_and_changes_ends_in_the_models_rows(
         run_state_machine_as_test,
         Here,
         settings=settings(
-            max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
