@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import typer
 
-from cli.query_api import body_of, query_client
+from cli.query_api import AsJson, Url, body_of, query_client
 from cli.terminal import err, out, plain, plain_table, print_json, size, when
 
 if TYPE_CHECKING:
@@ -23,11 +23,7 @@ PAGE = 100
 """Letters in one call: what Ctrl-C waits for."""
 MOST_SHOWN = 20
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would become of them.")]
-Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="Of the Query API. [default: the running stack's]", show_default=False)
-]
 Position = Annotated[
     str | None,
     typer.Argument(metavar="[POSITION]", help="topic/partition/offset of the record.", show_default=False),

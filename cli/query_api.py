@@ -1,11 +1,18 @@
 """The operators' routes of the Query API: who asks is told with each call, and a refusal is the API's own sentence."""
 
 import getpass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
+
+import typer
 
 if TYPE_CHECKING:
     import httpx
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="Of the Query API. [default: the running stack's]", show_default=False)
+]
 
 TIMEOUT_SECONDS: Final = 300
 """A redrive reads all letters from its cursor on, and each may ask the Admin API."""

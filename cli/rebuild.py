@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli.errors import CliError
-from cli.query_api import body_of, query_client
+from cli.query_api import AsJson, Url, body_of, query_client
 from cli.rebuild_words import UNATTENDED_SECONDS, WORKER_HINT, ending, generation_lines, jobs_table, line, phase
 from cli.terminal import err, out, print_json
 
@@ -35,10 +35,7 @@ def rebuild(
         typer.Option(metavar="ROWS", min=0, help="Load so many rows a second at most; 0: as fast as it goes."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
-    url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Of the Query API. [default: the running stack's]", show_default=False),
-    ] = None,
+    url: Url = None,
     actor: Annotated[
         str | None, typer.Option(help="Who does it, for the record. [default: you]", show_default=False)
     ] = None,
@@ -46,7 +43,7 @@ def rebuild(
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous generation instead.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Swap even if parity speaks against it.")] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the job is accepted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
     status: Annotated[bool, typer.Option("--status", help="Show the generations and the newest jobs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show the job under way until it ends.")] = False,
     pause: Annotated[bool, typer.Option("--pause", help="Have the job under way stop where it is.")] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli.errors import CliError
-from cli.query_api import body_of, query_client
+from cli.query_api import AsJson, Url, body_of, query_client
 from cli.terminal import Waiting, err, out, plain, plain_table, print_json, when
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ MEANINGS: Final = {
 NO_WORKER: Final = "Nobody runs comparisons. Start one: python -m consumer_query maintenance (`artstore up` does)."
 COME_BACK: Final = "The comparison goes on; `artstore sync reports` shows how it ended."
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="Of the Query API. [default: the running stack's]", show_default=False)
-]
 Actor = Annotated[str | None, typer.Option(help="Who asks, for the record. [default: you]", show_default=False)]
 
 sync = typer.Typer(

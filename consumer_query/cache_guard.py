@@ -31,14 +31,13 @@ from consumer_query.metrics import DOUBTS
 from consumer_query.positions import Seen
 from consumer_query.rebuild_jobs import ENDS, Kind, RebuildRunsError
 from runtime.health import NotReadyError
-from runtime.postgres import AWAY
+from runtime.postgres import AWAY, NOW
 from runtime.retries import pause
 
 LOOK_SECONDS: Final = 2.0
 """Between looks at doubts, and whether the live generation has become ours."""
 FACTS_SECONDS: Final = 300.0
 """How soon a changed delete.retention.ms is heard of."""
-NOW: Final = "SELECT clock_timestamp()"
 
 _log = structlog.get_logger()
 

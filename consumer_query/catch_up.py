@@ -45,6 +45,8 @@ class BeyondLive:
         self._letters = letters
         self._asked = asked
         self._topic = topic
+        self.count = 0
+        """Letters that were new."""
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Write those that are new. Raises as the real one does, and what Postgres raises."""
@@ -52,6 +54,7 @@ class BeyondLive:
         applied = await positions.stored(self._asked, live, self._topic)
         if new := [one for one in letters if one.offset >= applied.get(one.partition, 0)]:
             await self._letters.put(new)
+            self.count += len(new)
 
     async def close(self) -> None:
         """Close the real one."""

@@ -52,10 +52,10 @@ class LogEvidence:
         """
         async with admin_client(self._servers) as admin:
             cluster_id: str | None = (await admin.describe_cluster()).get("cluster_id")
-        return Facts(cluster_id, await self._retention())
+            config = await topic_config(admin, self._topic)
+        return Facts(cluster_id, self._retention(config))
 
-    async def _retention(self) -> float:
-        config = await topic_config(self._servers, self._topic)
+    def _retention(self, config: Mapping[str, str]) -> float:
         told = config.get("delete.retention.ms")
         if told is None and self._retention_told:
             _log.warning(

@@ -7,7 +7,7 @@ import asyncpg
 from consumer_query import generations, rebuild_jobs
 from consumer_query.analysis import ANALYZER
 from consumer_query.errors import QueryError
-from consumer_query.generations import HOLD, SHAPE
+from consumer_query.generations import HOLD, SHAPE, Generation
 from consumer_query.rebuild_jobs import Kind, RebuildRunsError
 
 WAIT_FOR_SEARCHES: Final = "SET LOCAL lock_timeout = '2s'"
@@ -36,8 +36,8 @@ class PreviousInUseError(QueryError):
     retryable: ClassVar[bool] = True
 
 
-async def require(pool: asyncpg.Pool) -> None:
-    """Return when there is a generation that can be caught up and swapped in.
+async def require(pool: asyncpg.Pool) -> Generation:
+    """The generation that can be caught up and swapped in.
 
     Raises:
         NoPreviousGenerationError: there is none.
@@ -51,6 +51,7 @@ async def require(pool: asyncpg.Pool) -> None:
             f"Generation {found.generation} has shape {found.shape} and analyzer {found.analyzer}, this program writes "
             f"{SHAPE} and {ANALYZER}. Roll back with the version of the program that made it, or rebuild."
         )
+    return found
 
 
 async def purge(pool: asyncpg.Pool) -> list[int]:

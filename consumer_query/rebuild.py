@@ -17,25 +17,26 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from aiokafka import TopicPartition
+from aiokafka.errors import UnknownTopicOrPartitionError
 from anyio import CapacityLimiter
 from anyio.to_process import run_sync as run_in_process
 
-from consumer_query import catch_up, generations, parity, positions, rebuild_jobs
+from consumer_query import catch_up, generations, parity, positions, previous_generation, rebuild_jobs
 from consumer_query.catch_up import Follower, distance, goal
 from consumer_query.dead_letters import DeadLetterWriter
 from consumer_query.errors import QueryError
-from consumer_query.generations import Generation, table_name
+from consumer_query.generations import table_name
 from consumer_query.guards import allowed_seconds
 from consumer_query.log_evidence import LogEvidence
 from consumer_query.parity import Arbiter, Parity
 from consumer_query.points import RebuildPoint, RebuildWatch, unwatched
+from consumer_query.previous_generation import NoPreviousGenerationError, PreviousOfAnotherShapeError
 from consumer_query.rebuild_jobs import Job, Kind, Phase
 from consumer_query.rebuild_loader import Orders, load_partition
 from consumer_query.records import RecordReader
 from consumer_query.settings import MaintenanceSettings
-from runtime.kafka import admin_client, partition_count, plain_consumer
-from runtime.postgres import Connection, open_pool
+from runtime.kafka import all_partitions, plain_consumer
+from runtime.postgres import NOW, Connection, open_pool
 from runtime.whole_topic import STALL_SECONDS
 
 INDEX_SECONDS: Final = 24 * 3600.0
@@ -76,7 +77,6 @@ CAUGHT_UP: Final = """
 UPDATE projector_positions SET caught_up_at = greatest(caught_up_at, $3::timestamptz)
 WHERE generation = $1 AND topic = $2 AND partition = ANY($4::int[])
 """
-NOW: Final = "SELECT clock_timestamp()"
 INDEXED: Final = "SELECT to_regclass($1) IS NOT NULL"
 # Only where the topic holds a key in two partitions, so that each brought a row.
 DROP_DOUBLES: Final = """
@@ -151,9 +151,7 @@ class Rebuilder:
         job = await rebuild_jobs.get(self._pool, job.job_id)
         async with self._pool.acquire() as connection, connection.transaction():
             # First, so that one who has lost the job, or has ended it already, touches no table.
-            await rebuild_jobs.advance(
-                connection, job, token, phase, generation=job.generation, trouble=trouble, parity=found
-            )
+            await rebuild_jobs.advance(connection, job, token, phase, trouble=trouble, parity=found)
             if job.kind is Kind.REBUILD and job.generation is not None:
                 await generations.drop(connection, job.generation)
 
@@ -166,16 +164,24 @@ class Rebuilder:
             await rebuild_jobs.advance(connection, job, token, Phase.LOADING, generation=generation)
 
     async def _begin_rollback(self, job: Job, token: UUID) -> None:
-        found: Generation | None = await generations.previous(self._pool)
-        if found is None:
-            raise CannotRebuildError("There is no previous generation any more; rebuild instead.")
-        if not found.is_ours:
-            raise CannotRebuildError(
-                f"The previous generation has shape {found.shape} and analyzer {found.analyzer}; run the program "
-                "version that made it."
-            )
-        async with self._pool.acquire() as connection, connection.transaction():
-            await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=found.generation)
+        try:
+            found = await previous_generation.require(self._pool)
+        except (NoPreviousGenerationError, PreviousOfAnotherShapeError) as error:
+            raise CannotRebuildError(str(error)) from error
+        await self._advance(job, token, Phase.CATCHING_UP, generation=found.generation)
+
+    async def _advance(
+        self,
+        job: Job,
+        token: UUID,
+        phase: Phase,
+        *,
+        generation: int | None = None,
+        parity: dict[str, Any] | None = None,
+    ) -> None:
+        """Note that a job has come to a phase, in a transaction of its own; raises as `rebuild_jobs.advance` does."""
+        async with self._pool.acquire() as connection:
+            await rebuild_jobs.advance(connection, job, token, phase, generation=generation, parity=parity)
 
     async def _load(self, job: Job, token: UUID) -> None:
         """Have every partition loaded by readers."""
@@ -186,8 +192,7 @@ class Rebuilder:
             await self._plan(job)
             self._watch(RebuildPoint.PLANNED)
         partitions = [row["partition"] for row in await self._pool.fetch(UNLOADED, job.job_id)]
-        generation = job.generation
-        assert generation is not None  # noqa: S101 - made before this phase
+        generation = job.made
         limit = CapacityLimiter(self._settings.rebuild_readers)
         try:
             async with asyncio.TaskGroup() as readers:
@@ -200,7 +205,7 @@ class Rebuilder:
                 return  # told to stop
             self._watch(RebuildPoint.LOADED)
             await connection.execute(ARRIVE, job.job_id, generation, self._topic)
-            await rebuild_jobs.advance(connection, job, token, Phase.INDEXING, generation=generation)
+            await rebuild_jobs.advance(connection, job, token, Phase.INDEXING)
 
     async def _read(self, orders: Orders, limit: CapacityLimiter) -> None:
         """Have a process load a partition; killed when this is cancelled, so no reader works on without its worker."""
@@ -212,22 +217,21 @@ class Rebuilder:
         """Note where each partition begins and where it ends now."""
         servers = self._settings.kafka_bootstrap_servers
         async with asyncio.timeout(STALL_SECONDS):
-            async with admin_client(servers) as admin:
-                count = await partition_count(admin, self._topic)
-            if not count:
-                raise CannotRebuildError(f"There is no topic {self._topic}.")
-            partitions = [TopicPartition(self._topic, number) for number in range(count)]
+            try:
+                partitions = await all_partitions(servers, self._topic)
+            except UnknownTopicOrPartitionError as error:
+                raise CannotRebuildError(f"There is no topic {self._topic}.") from error
             async with plain_consumer(servers) as consumer:
                 consumer.assign(partitions)
                 begins = await consumer.beginning_offsets(partitions)
                 ends = await consumer.end_offsets(partitions)
+        numbers = [one.partition for one in partitions]
         firsts = [min(begins[one], ends[one]) for one in partitions]
-        await self._pool.execute(PLAN, job.job_id, list(range(count)), firsts, [ends[one] for one in partitions])
+        await self._pool.execute(PLAN, job.job_id, numbers, firsts, [ends[one] for one in partitions])
 
     async def _index(self, job: Job, token: UUID) -> None:
         """Make what indexes are missing, and statistics."""
-        generation = job.generation
-        assert generation is not None  # noqa: S101 - made before this phase
+        generation = job.made
         url = self._settings.query_database_url.get_secret_value()
         settings = {"maintenance_work_mem": self._settings.rebuild_index_memory}
         table = table_name(generation)
@@ -246,13 +250,11 @@ class Rebuilder:
                     await connection.execute(statement.format(table=table))
                 self._watch(RebuildPoint.INDEXED)
             await connection.execute(f"ANALYZE {table}")
-            async with connection.transaction():
-                await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
+        await self._advance(job, token, Phase.CATCHING_UP)
 
     async def _catch_up(self, job: Job, token: UUID) -> None:
         """Take over the deletions that the topic has forgotten, and apply what came since."""
-        generation = job.generation
-        assert generation is not None  # noqa: S101 - made before this phase
+        generation = job.made
         if await self._is_too_old(job):
             if job.kind is Kind.REBUILD:
                 await self._start_over(job, token)
@@ -272,13 +274,11 @@ class Rebuilder:
             while await self._approach(generation, follower) > UNDER_LOCK_OFFSETS:
                 pass
         self._watch(RebuildPoint.CAUGHT_UP)
-        async with self._pool.acquire() as connection, connection.transaction():
-            await rebuild_jobs.advance(connection, job, token, Phase.VERIFYING, generation=generation)
+        await self._advance(job, token, Phase.VERIFYING)
 
     async def _verify(self, job: Job, token: UUID) -> None:
         """Compare with the live generation at equal positions, and decide."""
-        generation = job.generation
-        assert generation is not None  # noqa: S101 - made before this phase
+        generation = job.made
         async with self._follower(generation) as follower:
             found = await self._compare(generation, follower)
             if found.speaks_against:
@@ -293,8 +293,7 @@ class Rebuilder:
             await self.end(job, token, Phase.REFUSED, found.summary, report)
             return
         _log.info("parity", job=str(job.job_id), forced=bool(found.speaks_against), **report)
-        async with self._pool.acquire() as connection, connection.transaction():
-            await rebuild_jobs.advance(connection, job, token, Phase.SWAPPING, generation=generation, parity=report)
+        await self._advance(job, token, Phase.SWAPPING, parity=report)
 
     async def _compare(self, generation: int, follower: Follower) -> Parity:
         async with self._pool.acquire() as looking:
@@ -312,11 +311,9 @@ class Rebuilder:
 
     async def _swap(self, job: Job, token: UUID) -> None:
         """Bring the generation to where the live one is and let everybody go to it, while writers wait a moment."""
-        generation = job.generation
-        assert generation is not None  # noqa: S101 - made before this phase
+        generation = job.made
         if await self._is_too_old(job):
-            async with self._pool.acquire() as connection, connection.transaction():
-                await rebuild_jobs.advance(connection, job, token, Phase.CATCHING_UP, generation=generation)
+            await self._advance(job, token, Phase.CATCHING_UP)
             return
         for left in reversed(range(SWAP_TRIES)):
             try:
@@ -335,12 +332,11 @@ class Rebuilder:
 
     async def _try_to_swap(self, job: Job, token: UUID, follower: Follower) -> int:
         """One transaction: the generation that was live until then."""
-        assert job.generation is not None  # noqa: S101 - made before this phase
         async with self._pool.acquire() as connection, connection.transaction():
             live = await self._take_over(connection, follower)
             await connection.execute(WAIT_FOR_SEARCHES)
-            await generations.swap(connection, live, job.generation)
-            await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED, generation=job.generation)
+            await generations.swap(connection, live, job.made)
+            await rebuild_jobs.advance(connection, job, token, Phase.SWAPPED)
             self._watch(RebuildPoint.SWAPPING)
         return live
 
@@ -401,10 +397,9 @@ class Rebuilder:
     async def _start_over(self, job: Job, token: UUID) -> None:
         _log.warning("rebuild starts over: the topic may have forgotten deletions meanwhile", job=str(job.job_id))
         async with self._pool.acquire() as connection, connection.transaction():
-            assert job.generation is not None  # noqa: S101 - made before
             generation = await generations.make(connection)
             await rebuild_jobs.advance(connection, job, token, Phase.LOADING, generation=generation)
-            await generations.drop(connection, job.generation)
+            await generations.drop(connection, job.made)
             await connection.execute(UNPLAN, job.job_id)
 
     def _follower(self, generation: int) -> AbstractAsyncContextManager[Follower]:

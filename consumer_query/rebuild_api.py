@@ -20,6 +20,7 @@ from consumer_query.generations import SHAPE, Generation
 from consumer_query.rebuild_jobs import Job, Kind, Loaded, Phase, RebuildEndedError, Wish
 from consumer_query.rebuild_progress import Progress, progress
 from runtime.http import PROBLEM_RESPONSE
+from runtime.postgres import NOW
 
 PREFIX: Final = "/api/v1/admin/rebuild"
 LARGEST_RATE: Final = 2**31 - 1
@@ -33,7 +34,6 @@ SELECT cache.live AS generation, cache.shape, cache.analyzer, made.made_at, cach
     extract(epoch FROM clock_timestamp() - cache.since)::float AS live_seconds
 FROM cache_generation AS cache LEFT JOIN generations AS made ON made.generation = cache.live
 """
-NOW: Final = "SELECT clock_timestamp()"
 
 _log = structlog.get_logger()
 

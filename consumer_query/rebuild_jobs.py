@@ -108,6 +108,12 @@ class Job:
     attended: bool
     """Whether a worker has it now."""
 
+    @property
+    def made(self) -> int:
+        """The generation that it fills or catches up; there is one from the phase after `queued` on."""
+        assert self.generation is not None  # noqa: S101 - see above
+        return self.generation
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -160,7 +166,8 @@ LET_GO: Final = "UPDATE rebuild_jobs SET leased_until = NULL, owner = NULL WHERE
 TELL: Final = "UPDATE rebuild_jobs SET trouble = $3 WHERE job_id = $1 AND owner = $2"
 ADVANCE: Final = """
 UPDATE rebuild_jobs
-SET phase = $3, phase_since = clock_timestamp(), generation = $4, parity = coalesce($5::jsonb, parity), trouble = $6,
+SET phase = $3, phase_since = clock_timestamp(), generation = coalesce($4, generation),
+    parity = coalesce($5::jsonb, parity), trouble = $6,
     finished_at = CASE WHEN $7 THEN clock_timestamp() END
 WHERE job_id = $1 AND owner = $2 AND finished_at IS NULL
 """
@@ -284,11 +291,20 @@ async def advance(
     token: UUID,
     phase: Phase,
     *,
-    generation: int | None,
+    generation: int | None = None,
     parity: dict[str, Any] | None = None,
     trouble: str | None = None,
 ) -> None:
-    """Note that a job has come to a phase, within the caller's transaction.
+    """Note that a job has come to a phase, within the caller's transaction, if any.
+
+    Args:
+        connection: of the Query database
+        job: the job
+        token: of the worker that has it
+        phase: where it is now
+        generation: the one that it works on from now on; None: the same as before
+        parity: what a comparison found
+        trouble: why it ended without a swap
 
     Raises:
         JobLostError: another worker has it; the caller's transaction must not commit.

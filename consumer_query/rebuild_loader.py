@@ -14,7 +14,7 @@ import threading
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -23,13 +23,13 @@ from uuid import UUID
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from consumer_query import bulk, positions, read_model
+from consumer_query import bulk, read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record
 from consumer_query.bulk import Line
+from consumer_query.catch_up import BeyondLive
 from consumer_query.dead_letters import DeadLetterWriter, TopicDeadLetters, letter_of
 from consumer_query.errors import QueryError
-from consumer_query.generations import LIVE
 from consumer_query.lanes import Batch, Refused, SystemicFaultError
 from consumer_query.newest import Newest
 from consumer_query.rebuild_jobs import JobLostError, Wish
@@ -164,7 +164,7 @@ class _Loader:
         self._connection = connection
         self._consumer = consumer
         self._partition = partition
-        self._letters = letters
+        self._letters = BeyondLive(letters, connection, partition.topic)
         self._reader = RecordReader(settings.schema_registry_url)
         self._breaker = Breaker(settings.dead_letter_max_share)
         self._newest = Newest()
@@ -359,22 +359,12 @@ class _Loader:
             batch.rows = [row for state in batch.fold.newest() if (row := batch.row_of(state)) is not None]
         async with self._connection.transaction():
             written = await batch.write(read_model.load, self._connection, self._orders.generation)
-            put_aside = await self._put_aside(batch.refused)
+            await self._letters.put([letter_of(*one, self._group) for one in batch.refused])
             await self._move(_Chunk([], [], self._target, self._target), written, done=True)
-        return put_aside
+        return self._letters.count
 
     async def _offer(self, batch: Batch, record: Record) -> None:
         try:
             batch.fold.offer(await self._reader.read(record.key, record.value, dict(record.headers)), record)
         except BadRecordError as error:
             batch.refused.append(Refused(record, error.reason, error))
-
-    async def _put_aside(self, refused: Sequence[Refused]) -> int:
-        """Write letters for what no projector has come to yet; it has written all others."""
-        live = await self._connection.fetchval(LIVE)
-        stored = await positions.stored(self._connection, live, self._partition.topic)
-        applied = stored.get(self._orders.partition, 0)
-        new = [one for one in refused if one.record.offset >= applied]
-        if new:
-            await self._letters.put([letter_of(*one, self._group) for one in new])
-        return len(new)

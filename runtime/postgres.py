@@ -28,6 +28,9 @@ AWAY = (
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection, whether it is a pool's or not."""
 
+NOW = "SELECT clock_timestamp()"
+"""The database's clock, not that of a transaction's beginning."""
+
 SELECT_LOCALE = """
 SELECT datlocprovider = 'b' AS builtin, datlocale AS locale
 FROM pg_database WHERE datname = current_database()

@@ -76,7 +76,7 @@ async def ensure_topic(
         brokers = len((await admin.describe_cluster())["brokers"])
         created = await _create(admin, topic, card, replication_factor or min(MOST_REPLICAS, brokers))
         partitions = await _known_partitions(admin, topic)
-        return EnsuredTopic(topic, created, drift(card, partitions, await _config(admin, topic)))
+        return EnsuredTopic(topic, created, drift(card, partitions, await topic_config(admin, topic)))
 
 
 async def ensure_topics(
@@ -93,14 +93,15 @@ async def ensure_topics(
     )
 
 
-async def topic_config(bootstrap_servers: str, topic: str) -> dict[str, str]:
+async def topic_config(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
     """A topic's settings as they hold on its broker, by name.
 
     Raises:
         aiokafka.errors.KafkaError: the broker is away, or does not say.
     """
-    async with admin_client(bootstrap_servers) as admin:
-        return await _config(admin, topic)
+    answers: list[Any] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    entries = answers[0].resources[0][4]
+    return {entry[0]: entry[1] for entry in entries}
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: str, card: TopicCard, replication_factor: int) -> bool:
@@ -124,9 +125,3 @@ async def _known_partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
             return count
     except TimeoutError as error:
         raise TopicError(f"{topic} was made, but its broker did not hear of it in {SETTLE_SECONDS:g} s.") from error
-
-
-async def _config(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
-    answers: list[Any] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    entries = answers[0].resources[0][4]
-    return {entry[0]: entry[1] for entry in entries}

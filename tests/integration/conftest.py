@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from consumer_query.cache_guard import CacheGuard, Cure
-from consumer_query.dead_letters import TopicDeadLetters
+from consumer_query.dead_letters import DeadLetter, TopicDeadLetters, from_record
 from consumer_query.log_evidence import LogEvidence
 from consumer_query.projector import Limits as ProjectorLimits
 from consumer_query.projector import Projector
@@ -29,6 +29,7 @@ from producer_admin.saga_steps import Means
 from runtime.engine import open_engine
 from runtime.kafka import group_consumer, plain_consumer
 from runtime.postgres import open_pool
+from runtime.whole_topic import whole_topic
 from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
@@ -163,6 +164,19 @@ def cached(pool: asyncpg.Pool) -> Callable[[], Any]:
         return {row["file_id"]: row["revision"] for row in rows}
 
     return look
+
+
+async def dead_letters(topic: Topic) -> list[DeadLetter]:
+    """All dead letters, repeats included."""
+    records = whole_topic(topic.bootstrap_servers, topic_name(DEAD_LETTERS, topic.name))
+    return [from_record(record) async for record in records]
+
+
+async def produce(topic: Topic, file_id: UUID, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers) as producer:
+        await producer.send_and_wait(
+            topic.name, value=value, key=str(file_id).encode(), partition=shard_of(file_id), headers=headers
+        )
 
 
 def outbox_row(event: FileEvent, outbox_id: int = 1) -> OutboxRow:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -19,7 +19,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from consumer_query import positions as stored_positions
 from consumer_query import projector as projector_module
 from consumer_query import read_model
-from consumer_query.dead_letters import DeadLetter, TopicDeadLetters, from_record
+from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.errors import PositionMovedError
 from consumer_query.migrations import run_migrate
 from consumer_query.positions import Move
@@ -31,12 +31,11 @@ from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
 from runtime.kafka import group_consumer, group_lag, transactional_producer
 from runtime.topics import ensure_topics
-from runtime.whole_topic import whole_topic
 from schemas.codec import encode
 from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
-from tests.integration.conftest import Running, Topic, cache_guard, cached
+from tests.integration.conftest import Running, Topic, cache_guard, cached, dead_letters, produce
 from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
@@ -360,12 +359,6 @@ async def test_what_only_postgres_refuses_is_found_by_halving_and_all_else_is_ap
     assert len(letters) == 3
 
 
-async def dead_letters(topic: Topic) -> list[DeadLetter]:
-    """All dead letters, repeats included."""
-    records = whole_topic(topic.bootstrap_servers, topic_name(DEAD_LETTERS, topic.name))
-    return [from_record(record) async for record in records]
-
-
 @pytest.mark.parametrize(
     ("framing", "reason"),
     [
@@ -600,13 +593,6 @@ class Registry:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-
-async def produce(topic: Topic, file_id: UUID, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers) as producer:
-        await producer.send_and_wait(
-            topic.name, value=value, key=str(file_id).encode(), partition=shard_of(file_id), headers=headers
-        )
 
 
 async def reset(topic: Topic, group: str, offset: int | None) -> None:

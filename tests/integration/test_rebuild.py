@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer
 
 from consumer_query import generations, positions, rebuild_jobs
 from consumer_query.dead_letters import TopicDeadLetters
@@ -16,10 +15,8 @@ from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Job, Kind, Phase, Wish
 from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
-from producer_admin.outbox import shard_of
-from runtime.whole_topic import whole_topic
 from schemas.topics import DEAD_LETTERS, topic_name
-from tests.integration.conftest import Running, Topic, cached
+from tests.integration.conftest import Running, Topic, cached, dead_letters, produce
 from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
@@ -117,14 +114,14 @@ async def test_the_newest_record_that_is_good_stands_for_a_file_whose_newest_is_
 ) -> None:
     good, other = created(), created()
     await events_topic.announce(good, updated(good.file_id, 2), other)
-    await put(events_topic, good.file_id, b"rubbish", [("revision", b"3")])
+    await produce(events_topic, good.file_id, b"rubbish", [("revision", b"3")])
     async with running_projector(), worker():
         await settles(cached(query_pool), {good.file_id: 2, other.file_id: 1})
-        await eventually(lambda: letters(events_topic))
+        await eventually(lambda: dead_letters(events_topic))
         job = await ended(query_pool, await ask(query_pool))
         assert job.phase == Phase.SWAPPED
         assert await cached(query_pool)() == {good.file_id: 2, other.file_id: 1}
-    assert len(await letters(events_topic)) == 1
+    assert len(await dead_letters(events_topic)) == 1
 
 
 async def test_what_no_projector_has_come_to_is_put_aside_by_the_rebuild(
@@ -132,12 +129,12 @@ async def test_what_no_projector_has_come_to_is_put_aside_by_the_rebuild(
 ) -> None:
     good = created()
     await events_topic.announce(good)
-    await put(events_topic, uuid4(), b"rubbish", [])
+    await produce(events_topic, uuid4(), b"rubbish", [])
     async with worker():
         job = await ended(query_pool, await ask(query_pool))
     assert job.phase == Phase.SWAPPED
     assert await cached(query_pool)() == {good.file_id: 1}
-    assert len(await letters(events_topic)) == 1
+    assert len(await dead_letters(events_topic)) == 1
 
 
 async def test_a_deletion_that_the_topic_has_forgotten_is_taken_over(
@@ -243,14 +240,3 @@ async def has_rows(pool: asyncpg.Pool, job: Job) -> bool:
 
 async def unattended(pool: asyncpg.Pool, job: Job) -> bool:
     return not (await rebuild_jobs.get(pool, job.job_id)).attended
-
-
-async def put(topic: Topic, file_id: UUID, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers) as producer:
-        key = str(file_id).encode()
-        await producer.send_and_wait(topic.name, value, key, partition=shard_of(file_id), headers=headers)
-
-
-async def letters(topic: Topic) -> list[Any]:
-    name = topic_name(DEAD_LETTERS, topic.name)
-    return [one async for one in whole_topic(topic.bootstrap_servers, name)]

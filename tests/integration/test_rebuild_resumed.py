@@ -5,13 +5,11 @@ import asyncpg
 from consumer_query import rebuild_jobs
 from consumer_query.rebuild_jobs import Phase, Wish
 from producer_admin.outbox import shard_of
-from tests.integration.conftest import Running, Topic, cached
+from tests.integration.conftest import Running, Topic, cached, dead_letters, produce
 from tests.integration.test_rebuild import (
     Rebuilding,
     ask,
     ended,
-    letters,
-    put,
     settings,
     unattended,
     worker,
@@ -32,12 +30,12 @@ async def test_a_bad_record_before_the_place_where_loading_goes_on_does_not_cost
     others = [one for one in (created() for _ in range(400)) if shard_of(one.file_id) == shard_of(first.file_id)]
     assert len(others) > 10
     await events_topic.announce(first)
-    await put(events_topic, first.file_id, b"rubbish", [("revision", b"2")])
+    await produce(events_topic, first.file_id, b"rubbish", [("revision", b"2")])
     await events_topic.announce(*others)
     expected = {one.file_id: 1 for one in (first, *others)}
     async with running_projector(), worker():
         await settles(cached(query_pool), expected)
-        await eventually(lambda: letters(events_topic))
+        await eventually(lambda: dead_letters(events_topic))
         job = await ask(query_pool, rows_per_second=4)
         await eventually(lambda: query_pool.fetchval(HALF, job.job_id))
         await rebuild_jobs.wish(query_pool, job.job_id, Wish.PAUSE)
