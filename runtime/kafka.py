@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -39,9 +39,56 @@ _PRODUCING: Final[dict[str, Any]] = {
 }
 
 
+async def _uninterrupted(work: Awaitable[None]) -> None:
+    """Do what a client must not be cancelled in, because it would leave a connection open that nobody knows of.
+
+    Cancelled, it goes on for up to ABANDON_SECONDS before it obeys: a broker that is there answers sooner.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=ABANDON_SECONDS)
+        task.cancel()
+        await asyncio.wait([task], timeout=ABANDON_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()  # it has no reader any more
+        raise
+
+
+async def _started(start: Awaitable[None], stop: Callable[[], Awaitable[None]]) -> None:
+    """Start a client, or leave nothing of it."""
+    try:
+        await _uninterrupted(start)
+    except BaseException:
+        await stop()
+        raise
+
+
+class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no types
+    async def start(self) -> None:
+        await _started(super().start(), self.stop)
+
+    async def stop(self) -> None:
+        await _uninterrupted(super().stop())
+
+
+class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+    async def start(self) -> None:
+        await _started(super().start(), lambda: abandon(self))
+
+
+class _Admin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka has no types
+    async def start(self) -> None:
+        await _started(super().start(), self.close)
+
+    async def close(self) -> None:
+        await _uninterrupted(super().close())
+
+
 def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIOKafkaProducer:
     """A producer that fences every earlier holder of `transactional_id` when it starts (KIP-98)."""
-    return AIOKafkaProducer(
+    return _Producer(
         bootstrap_servers=bootstrap_servers,
         client_id=transactional_id,
         transactional_id=transactional_id,
@@ -52,7 +99,7 @@ def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIO
 
 def idempotent_producer(bootstrap_servers: str, client_id: str, **options: Any) -> AIOKafkaProducer:
     """The same without transactions, so without a fence: for what does no harm twice. Never for a relay."""
-    return AIOKafkaProducer(
+    return _Producer(
         bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **{**_PRODUCING, **options}
     )
 
@@ -93,7 +140,7 @@ def group_consumer(
         instance_id: for static membership (KIP-345)
         options: of the client
     """
-    return AIOKafkaConsumer(
+    return _Consumer(
         bootstrap_servers=bootstrap_servers,
         group_id=group,
         client_id=client_id,
@@ -115,7 +162,7 @@ def group_consumer(
 
 def plain_consumer(bootstrap_servers: str, **options: Any) -> AIOKafkaConsumer:
     """A reader outside every group, for partitions that it assigns to itself."""
-    return AIOKafkaConsumer(
+    return _Consumer(
         bootstrap_servers=bootstrap_servers,
         isolation_level="read_committed",
         enable_auto_commit=False,
@@ -127,7 +174,7 @@ def plain_consumer(bootstrap_servers: str, **options: Any) -> AIOKafkaConsumer:
 @asynccontextmanager
 async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    admin = _Admin(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         await admin.start()
         yield admin
@@ -185,7 +232,7 @@ async def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
         KafkaError: the broker is away, or knows no such topic, for 15 s.
         TimeoutError: it does not answer.
     """
-    consumer = AIOKafkaConsumer(
+    consumer = _Consumer(
         bootstrap_servers=bootstrap_servers,
         isolation_level="read_uncommitted",
         enable_auto_commit=False,
