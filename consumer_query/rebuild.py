@@ -45,9 +45,10 @@ UNDER_LOCK_OFFSETS: Final = 2_000
 UNDER_LOCK_SECONDS: Final = 3.0
 SWAP_TRIES: Final = 20
 """Before what is in the way is told."""
-WAIT_FOR_WRITERS: Final = "SET LOCAL lock_timeout = '2s'"
-WAIT_FOR_SEARCHES: Final = "SET LOCAL lock_timeout = '200ms'"
-"""New searches queue behind the swap, so it does not wait long for old ones: it lets all pass and tries again."""
+# A worker that is stopped in the middle loses its locks after that long of silence.
+WAIT_FOR_WRITERS: Final = "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '4s'"
+# New searches queue behind the swap, so it does not wait long for old ones: it lets all pass and tries again.
+WAIT_FOR_SEARCHES: Final = "SET LOCAL lock_timeout = '200ms'; SET LOCAL idle_in_transaction_session_timeout = '500ms'"
 
 # By primary keys; a job has a row for each partition.
 PLAN: Final = """

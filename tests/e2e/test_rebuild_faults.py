@@ -18,6 +18,8 @@ SLOWLY = 150
 """Rows a second, in chunks of as many for two readers: so that a partition is half loaded for a while."""
 SOME = 200
 """Rows."""
+HELD_UP_SECONDS = 10.0
+"""By a worker that does not move: locks are let go of after 4 s, then what has queued up is done."""
 
 
 @pytest.fixture
@@ -100,6 +102,26 @@ async def test_a_server_killed_in_each_phase_is_waited_for_by_the_worker_which_g
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("point", [RebuildPoint.EQUAL, RebuildPoint.SWAPPING])
+async def test_a_worker_that_is_stopped_under_its_locks_holds_up_search_and_projectors_for_seconds_only(
+    scene: Scene, seed: int, point: RebuildPoint
+) -> None:
+    async with rebuilding(scene, seed, FILES) as one:
+        job = await one.ask()
+        name = one.start(point, "SIGSTOP")
+        await one.stands_still(name, point)
+        await looks_again(one, HELD_UP_SECONDS)
+        stood = await scene.applied()
+
+        async def is_applied() -> bool:
+            return await scene.applied() > stood + SOME
+
+        await eventually(is_applied, HELD_UP_SECONDS, "what was written while all waited is applied")
+        scene.resume(name)
+        assert (await one.ended(job)).phase is Phase.SWAPPED
+
+
+@pytest.mark.timeout(600)
 async def test_readers_that_are_killed_are_replaced_and_those_of_a_killed_worker_end_by_themselves(
     scene: Scene, seed: int
 ) -> None:
@@ -149,10 +171,15 @@ async def restart(one: Rebuilding, victim: str) -> None:
     one.onlooker.excused = victim == "postgres"
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
+    await looks_again(one, 60)
+    one.onlooker.excused = False
+
+
+async def looks_again(one: Rebuilding, seconds: float) -> None:
+    """Wait until searches are answered that begin now."""
     looks = one.onlooker.looks + 2
 
-    async def looks_again() -> bool:
+    async def has_looked() -> bool:
         return one.onlooker.looks >= looks
 
-    await eventually(looks_again, 60, "searches are answered again")
-    one.onlooker.excused = False
+    await eventually(has_looked, seconds, "searches are answered again")
