@@ -10,7 +10,7 @@ transaction commit all the same, the compare-and-set of its positions decides.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,7 @@ from consumer_query.points import Point, Watch, unwatched
 from consumer_query.records import RecordReader
 from consumer_query.starts import begin
 from runtime.health import Condition, NotReadyError
+from runtime.kafka import is_being_cancelled
 from runtime.postgres import Connection
 from runtime.retries import backoff, pause
 
@@ -178,7 +179,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply until `stopping`, finish what is in hand, then leave the group."""
         async with asyncio.TaskGroup() as tasks:
-            guarding = tasks.create_task(self.guard.run(self._applying))
+            guarding = tasks.create_task(_lasting(self.guard.run(self._applying)))
             try:
                 await self._apply_until(stopping)
             finally:
@@ -230,7 +231,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(work)
+                tasks.create_task(_lasting(work))
                 for work in (
                     self._feed(stopping),
                     self._commits.run(),
@@ -239,7 +240,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                 )
             ]
             lanes = [
-                tasks.create_task(self._work(stopping, express=number == 0)) for number in range(self._limits.lanes + 1)
+                tasks.create_task(_lasting(self._work(stopping, express=number == 0)))
+                for number in range(self._limits.lanes + 1)
             ]
             await stopping.wait()
             self._changed.set()
@@ -571,6 +573,20 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             except (KafkaError, TimeoutError) as error:
                 self._say_broker(f"{type(error).__name__}: {error}")
             await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _lasting(work: Coroutine[None, None, None]) -> None:
+    """Work that ends because it is done or told to: a group of tasks does not notice one that is cancelled from within.
+
+    Raises:
+        ClientBrokenError: the client has cancelled what the work waited for.
+    """
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        if is_being_cancelled():
+            raise
+        raise ClientBrokenError("the client has given up") from error
 
 
 def _say(condition: Condition, up: Gauge, trouble: str | None) -> None:

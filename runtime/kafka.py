@@ -9,7 +9,7 @@ from typing import Any, Final
 import stamina
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
 REQUEST_TIMEOUT_MS: Final = 5_000
 """One request to a broker. Shorter than the transaction time-out, so a stuck broker is noticed inside it."""
@@ -39,15 +39,26 @@ _PRODUCING: Final[dict[str, Any]] = {
 }
 
 
+def is_being_cancelled() -> bool:
+    """Whether the current task was told to end. If not, a CancelledError in it is another task's that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _uninterrupted(work: Awaitable[None]) -> None:
     """Do what a client must not be cancelled in, because it would leave a connection open that nobody knows of.
 
     Cancelled, it goes on for up to ABANDON_SECONDS before it obeys: a broker that is there answers sooner.
+
+    Raises:
+        KafkaConnectionError: the client has cancelled a task of its own that this waited for.
     """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
+        if not is_being_cancelled():
+            raise KafkaConnectionError("the client has given up") from None
         await asyncio.wait([task], timeout=ABANDON_SECONDS)
         task.cancel()
         await asyncio.wait([task], timeout=ABANDON_SECONDS)
@@ -70,7 +81,19 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no type
         await _started(super().start(), self.stop)
 
     async def stop(self) -> None:
-        await _uninterrupted(super().stop())
+        await _uninterrupted(self._stop())
+
+    async def _stop(self) -> None:
+        try:
+            await super().stop()
+        except asyncio.CancelledError:
+            if is_being_cancelled():
+                raise
+            # A fetch that was waiting after a failure lets its cancellation out, and the rest of stop() is left out.
+            for fetch in (fetches := list(self._fetcher._pending_tasks)):  # noqa: SLF001 - see above
+                fetch.cancel()
+            await asyncio.wait(fetches)
+            await self._client.close()
 
 
 class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types

@@ -26,5 +26,5 @@ async def settles(look: Callable[[], Awaitable[Found]], expected: Found, seconds
     deadline = time.monotonic() + seconds
     while (seen := await look()) != expected:
         if time.monotonic() > deadline:
-            assert seen == expected
+            raise AssertionError(f"{seen!r} and not {expected!r} after {seconds:g} s")
         await asyncio.sleep(LOOK_AGAIN_SECONDS)

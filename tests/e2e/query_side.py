@@ -262,10 +262,19 @@ class Scene:
         """Records and markers of the topic that the stored positions have not passed."""
         return await self.ends() - await self.applied()
 
+    async def behind(self) -> dict[int, tuple[int, int]]:
+        """Stored position and last stable offset of each partition where they differ."""
+        stored = await self.stored()
+        return {
+            one: (stored.get(one, 0), end)
+            for one, end in (await self.stable_ends()).items()
+            if stored.get(one, 0) != end
+        }
+
     async def require_exact(self, truth: dict[UUID, FileEvent], seconds: float) -> None:
         """Once all is read, the rows are the truth, and what is in no row is a dead letter: exactly that."""
         records = await self.events.records()
-        await settles(self.unread, 0, seconds)
+        await settles(self.behind, dict[int, tuple[int, int]](), seconds)
         await self.require_rows(truth)
         bad = {(one.partition, one.offset) for one in records if UUID((one.key or b"").decode()) not in truth}
         aside = (await self.put_aside()).keys()

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from runtime.kafka import admin_client, group_consumer, idempotent_producer, plain_consumer, transactional_producer
 from tests.backends import Backend
+from tests.integration.conftest import Topic
 
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "an admin client": admin_client,
@@ -41,4 +44,25 @@ async def test_a_client_that_is_cancelled_while_it_starts_or_stops_leaves_no_con
         using.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await using
+    gc.collect()
+
+
+async def test_a_reader_that_is_stopped_while_its_fetches_fail_ends_in_order(
+    events_topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what its client cancels in itself would come out as if its caller had been cancelled."""
+    reader = plain_consumer(events_topic.bootstrap_servers)
+    await reader.start()
+    refused = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        refused.set()
+        raise KafkaConnectionError
+
+    monkeypatch.setattr(reader._client, "send", refuse)
+    partition = TopicPartition(events_topic.name, 0)
+    reader.assign([partition])
+    reader.seek(partition, 0)
+    await refused.wait()
+    await reader.stop()
     gc.collect()

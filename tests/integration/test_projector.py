@@ -432,7 +432,7 @@ class BrokenClient:
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.failed = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
@@ -446,13 +446,17 @@ class BrokenClient:
         return records
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), KafkaError("[15]")], ids=["ours", "Kafka's"])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("the handler is closed"), KafkaError("[15]"), asyncio.CancelledError()],
+    ids=["ours", "Kafka's", "cancelled from within"],
+)
 async def test_a_client_that_is_broken_is_replaced_and_nothing_is_missed(
     query_pool: asyncpg.Pool,
     events_topic: Topic,
     running_projector: Running,
     group: str,
-    error: Exception,
+    error: BaseException,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Such a client raises the same error with each call for ever, and keeps its partitions."""
