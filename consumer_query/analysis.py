@@ -18,7 +18,7 @@ import Stemmer
 from consumer_query.errors import QueryError
 from consumer_query.stop_words import STOP_WORDS
 
-ANALYZER: Final = 2
+ANALYZER: Final = 3
 """Version of what is stored for a text. Raised with every change of it, a change of Snowball's stemmers included."""
 
 GAP: Final = 5
@@ -36,10 +36,13 @@ _FEW: Final = 1000
 _LONG_TEXT: Final = 8000
 """Characters of one file from which on it is checked for having too many words before any is stemmed."""
 _MOST_CACHED: Final = 50_000
+_SHORT_STEM: Final = 5
+"""Letters; shorter ones are other words too often without one."""
+_VOWELS: Final = frozenset("аеиоуыэюя")
 _LONGEST_CACHED: Final = 64
 
 # Where a name changes gear: fileName, HTMLPage, report2024, 2024год.
-_GEAR: Final = re.compile(
+GEAR: Final = re.compile(
     r"(?<=[a-zа-я0-9])(?=[A-ZА-Я])|(?<=[A-ZА-Я])(?=[A-ZА-Я][a-zа-я])|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])"
 )
 # Most words; seen before the above, which is slower.
@@ -98,7 +101,18 @@ def lexeme(word: str) -> str:
         return hashlib.sha256(word.encode()).hexdigest()
     if not word.isalpha() or word in STOP_WORDS:
         return word
-    stem: str = _ENGLISH(word) if word.isascii() else _RUSSIAN(word)
+    if word.isascii():
+        stem: str = _ENGLISH(word)
+        return stem
+    return _one_of_all_forms(_RUSSIAN(word))
+
+
+def _one_of_all_forms(stem: str) -> str:
+    """What Snowball leaves apart, in one: журнал, which it takes for a past tense, and журналы; список and списки."""
+    if len(stem) >= _SHORT_STEM and stem[-1] in "лн" and stem[-2] in "ая":
+        return stem[:-1]
+    if len(stem) >= _SHORT_STEM and stem[-1] in "кц" and stem[-2] in "ое" and stem[-3] not in _VOWELS:
+        return stem[:-2] + stem[-1]
     return stem
 
 
@@ -122,11 +136,12 @@ def search_vector(
     description: str | None,
     created_by_username: str,
     created_by_fullname: str | None,
+    terms: Sequence[bytes] = (),
 ) -> bytes:
     """What a file is found by, as a tsvector in the binary form (tsvectorrecv in PostgreSQL's tsvector.c).
 
     Weight A has the words of the name and the parts of those that camel case or digits join, B the tags, C the
-    description, D the uploader; the whole name is one more lexeme, without a position. No text may hold NUL.
+    description, D the uploader; the whole name and `terms` are lexemes without a position. No text may hold NUL.
 
     Raises:
         TooManyWordsError: Postgres would refuse it.
@@ -157,9 +172,9 @@ def search_vector(
     if end > _FEW:
         # Behind the last position there is only that one, and what stands there counts as description.
         places += [_PLACES["C"][-1]] * (len(lexemes) - len(places))
-        return _long_vector(term, lexemes, places)
+        return _long_vector((term, *terms), lexemes, places)
     # Stop words and gaps are empty. Where a lexeme is there again, what was kept of it is another place.
-    found = {b"": b"", term: _NO_PLACE}
+    found = {b"": b"", term: _NO_PLACE, **dict.fromkeys(terms, _NO_PLACE)}
     kept = map(found.setdefault, lexemes, places)
     for one, place in list(compress(zip(lexemes, places, strict=True), map(is_not, kept, places))):
         known = found[one]
@@ -186,10 +201,10 @@ def _name_lexemes(name: str) -> list[bytes]:
     return [*lexemes, *_HOLES, *parts] if parts else lexemes
 
 
-def _long_vector(term: bytes, lexemes: Sequence[bytes], places: Sequence[bytes]) -> bytes:
+def _long_vector(terms: Sequence[bytes], lexemes: Sequence[bytes], places: Sequence[bytes]) -> bytes:
     """The same for texts of any length, within Postgres' limits."""
-    found: dict[bytes, list[bytes]] = {term: []}
-    size = len(term) - 1
+    found: dict[bytes, list[bytes]] = {term: [] for term in terms}
+    size = sum(len(term) - 1 for term in found)
     for one, place in zip(lexemes, places, strict=True):
         if not one:
             continue
@@ -247,7 +262,7 @@ def _names_and_parts(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 
 
 def _name_word(word: str) -> tuple[bytes, tuple[bytes, ...]]:
-    parts = () if _ONE_GEAR(word) else [part for part in _GEAR.split(word) if part != word]
+    parts = () if _ONE_GEAR(word) else [part for part in GEAR.split(word) if part != word]
     return _ended(word.lower()), tuple(_ended(part.lower()) for part in parts)
 
 

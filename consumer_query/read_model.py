@@ -15,6 +15,7 @@ from consumer_query.faults import Fault, fault_of
 from consumer_query.generations import table_name
 from consumer_query.projection import FileState
 from consumer_query.records import BadRecordError, Reason
+from consumer_query.terms import terms_of
 from runtime.postgres import Connection
 
 # One JSON array: of the ways to hand many rows to Postgres the one that costs it and the client least. Times come as
@@ -202,6 +203,7 @@ def search_of(columns: Mapping[str, Any]) -> bytes:
             columns["description"],
             columns["created_by_username"],
             columns["created_by_fullname"],
+            terms_of(columns),
         )
     except analysis.TooManyWordsError as error:
         raise BadRecordError(Reason.TOO_MANY_WORDS, str(error)) from error

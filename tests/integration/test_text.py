@@ -55,7 +55,7 @@ async def test_a_file_is_found_by_each_of_its_words(
 ) -> None:
     vector = search_vector(name, (tag,), text, "", user)
     words = set(split(f"{name} {user}"))
-    words |= {part for word in split(name) for part in analysis._GEAR.split(word)}
+    words |= {part for word in split(name) for part in analysis.GEAR.split(word)}
     words |= {word for word in split(f"{tag} {text}") if word.lower() not in STOP_WORDS}
     for word in words:
         for asked in (word, word.lower(), word.upper() if word.upper().lower() == word.lower() else word):
