@@ -29,6 +29,7 @@ from consumer_query.dead_letters import DeadLetterWriter
 from consumer_query.durable import taken_back
 from consumer_query.errors import PositionMovedError, QueryError
 from consumer_query.faults import Fault, fault_of
+from consumer_query.freshness_beat import tell_freshness
 from consumer_query.generations import WrongShapeError
 from consumer_query.lanes import Held, Lane, SystemicFaultError
 from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
@@ -85,7 +86,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
     """One member of the consumer group.
 
     Args:
-        pool: at least `limits.lanes` + 6 connections
+        pool: at least `limits.lanes` + 7 connections
         open_consumer: makes a member of the group, not started; called again when one turns out to be broken
         topic: of file events
         group: the consumer's group
@@ -237,6 +238,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._commits.run(),
                     self._probe(),
                     keep_empty(self._pool, lambda: self._changed_rows, self._in_backlog),
+                    tell_freshness(self._pool, self._topic, self._consumer, lambda: list(self._buffers.values())),
                 )
             ]
             lanes = [

@@ -34,9 +34,9 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
     url = settings.query_database_url.get_secret_value()
     # A projector that is frozen in a transaction would hold its successor up by the locks of its rows.
     session = {"transaction_timeout": f"{TRANSACTION_SECONDS}s", **durable.UNHURRIED, **pending_list.LONG}
-    # A connection for each lane and the express lane; to seek, for the pending list, for offsets, the guard, health.
+    # A connection for each lane and the express lane; to seek, for pending list, offsets, guard, freshness, health.
     async with await open_pool(
-        url, "query-projector", max_size=settings.cache_sync_lanes + 6, settings=session, init=read_model.teach
+        url, "query-projector", max_size=settings.cache_sync_lanes + 7, settings=session, init=read_model.teach
     ) as pool:
         health = Health()
         tasks = []

@@ -1,5 +1,7 @@
 """The shape of database `artstore_query`, all but the generations of the cache, which `generations` makes."""
 
+from typing import Final
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -7,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -21,6 +24,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = MetaData()
 _MOMENT = DateTime(timezone=True)
+
+CYRILLIC: Final = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+LATIN: Final = "abwgdeqziyklmnoprstufhc123456789"
+"""In their order. Under LC_CTYPE C, which is usual beside the builtin locale, pg_trgm takes no other letters than those
+of ASCII: words are compared in these. That some letters stand for two does no harm to candidates."""
 
 CACHE_GENERATION = Table(
     "cache_generation",
@@ -68,6 +76,11 @@ PROJECTOR_POSITIONS = Table(
     Column("cluster_id", Text, comment="Of the broker that the offsets are of."),
     Column("witness_offset", BigInteger, comment="Of a record that was applied, to recognise the log by."),
     Column("witness", LargeBinary, comment="Digest of that record."),
+    Column(
+        "fresh_at",
+        _MOMENT,
+        comment="All that the log held at this moment is in the rows; null until it is known. See freshness_beat.",
+    ),
     comment="Written in the transaction that writes the rows.",
 )
 
@@ -176,3 +189,40 @@ Index(
 )
 # The list of the newest; what is pruned is at its other end.
 Index("sync_reports_newest", SYNC_REPORTS.c.requested_at.desc())
+
+QUERY_LEXEMES = Table(
+    "query_lexemes",
+    METADATA,
+    # By bytes: so the primary key serves prefixes too.
+    Column("lexeme", Text(collation="C"), primary_key=True, comment="A word's stem, or a frequent value's term."),
+    Column("files", Integer, nullable=False, comment="About how many files of the live generation have it."),
+    comment="For estimates, corrections and completion; may be empty or old. No index on files: counts change often.",
+)
+# Candidates for a word with two slips. Numbers and terms are not corrected.
+Index(
+    "query_lexemes_alike",
+    text(f"translate(lexeme, '{CYRILLIC}', '{LATIN}') gin_trgm_ops"),
+    postgresql_using="gin",
+    postgresql_where=text("lexeme !~ '[0-9:=]'"),
+    _table=QUERY_LEXEMES,
+)
+
+QUERY_LEXEMES_COUNTED = Table(
+    "query_lexemes_counted",
+    METADATA,
+    Column("single", Boolean, CheckConstraint("single"), primary_key=True, server_default=text("true")),
+    Column("generation", Integer, nullable=False, comment="Whose lexemes they are; another one is counted soon."),
+    Column("files", BigInteger, nullable=False, comment="Of how many files: what shares are of."),
+    Column("changes", BigInteger, nullable=False, comment="Rows changed by then, as Postgres counts them."),
+    Column("counted_at", _MOMENT, nullable=False),
+    Column("seconds", Double, nullable=False, comment="What it took; the next does not begin too soon after."),
+    comment="One row, or none: how old the counts are.",
+)
+
+SEARCH_SECRET = Table(
+    "search_secret",
+    METADATA,
+    Column("single", Boolean, CheckConstraint("single"), primary_key=True, server_default=text("true")),
+    Column("key", LargeBinary, CheckConstraint("length(key) = 32"), nullable=False),
+    comment="Signs cursors. In the database, so that what one Query API gave any other takes, after restarts too.",
+)
