@@ -1,4 +1,4 @@
-"""Where the maintenance process is put together: it rebuilds the cache, and compares it with the Admin module."""
+"""Where the maintenance process is put together: rebuilds, comparisons with the Admin module, counts of lexemes."""
 
 from datetime import timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.settings import MaintenanceSettings
 from consumer_query.sync_worker import SyncWorker
 from consumer_query.topic_side import TopicReader
+from consumer_query.vocabulary_worker import VocabularyWorker
 from runtime.health import Health
 from runtime.postgres import open_pool
 from runtime.process import run_process
@@ -31,8 +32,9 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
     """
     url = settings.query_database_url.get_secret_value()
     letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
-    # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison.
-    async with await open_pool(url, "query-maintenance", max_size=9, init=read_model.teach) as pool:
+    # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison;
+    # one to count lexemes.
+    async with await open_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
         admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
         keep = timedelta(hours=settings.rebuild_keep_hours)
@@ -45,6 +47,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
                 (settings.management_host, settings.query_maintenance_management_port),
                 RebuildWorker(Rebuilder(settings, pool, letters, arbiter, watch), pool, keep, note_rebuild).run,
                 _sync_worker(settings, pool, admin).run,
+                VocabularyWorker(pool, _interval(settings.lexemes_interval_seconds)).run,
             )
         finally:
             await letters.close()
@@ -54,8 +57,11 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
 
 def _sync_worker(settings: MaintenanceSettings, pool: asyncpg.Pool, admin: AdminClient | None) -> SyncWorker:
     reader = TopicReader(settings.kafka_bootstrap_servers, settings.file_events_topic, settings.schema_registry_url)
-    interval = timedelta(seconds=settings.sync_interval_seconds) if settings.sync_interval_seconds else None
-    return SyncWorker(pool, admin, reader, interval)
+    return SyncWorker(pool, admin, reader, _interval(settings.sync_interval_seconds))
+
+
+def _interval(seconds: int) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None
 
 
 async def _answers(pool: asyncpg.Pool) -> None:

@@ -7,6 +7,7 @@ from consumer_query.rebuild_jobs import ENDS, Job, Loaded, Phase
 from consumer_query.rebuild_progress import percent_of
 from consumer_query.reconcile import Class
 from consumer_query.sync_reports import Report
+from consumer_query.vocabulary import Counted
 
 RECEIVED = Counter("artstore_query_events_received_total", "Records read from the topic.", ["event_type"])
 FAILURES = Counter(
@@ -47,6 +48,12 @@ COMPARISONS = Counter(
     "artstore_query_syncs_total", "Comparisons with the Admin module that ended.", ["side", "outcome"]
 )
 REBUILDS = Counter("artstore_query_rebuilds_total", "Rebuilds and rollbacks that ended.", ["kind", "outcome"])
+LEXEMES_COUNTED_AT = Gauge(
+    "artstore_query_lexemes_counted_timestamp_seconds",
+    "When the lexemes by which searches are planned and corrected were last counted.",
+)
+LEXEMES_SECONDS = Gauge("artstore_query_lexemes_count_duration_seconds", "How long that took.")
+LEXEMES_FILES = Gauge("artstore_query_lexemes_files", "Of how many files.")
 
 
 def note_rebuild(job: Job, loaded: Loaded, percent: float | None = None) -> None:
@@ -83,3 +90,10 @@ def note_sync(report: Report) -> None:
     UNCONFIRMED.labels(report.side).set(report.findings.unconfirmed)
     if report.outcome in (Outcome.EQUAL, Outcome.REPAIRED) and report.finished_at is not None:
         COMPARED_AT.labels(report.side).set(report.finished_at.timestamp())
+
+
+def note_count(counted: Counted) -> None:
+    """Tell how old the counts of lexemes are, whichever process made them."""
+    LEXEMES_COUNTED_AT.set(counted.counted_at.timestamp())
+    LEXEMES_SECONDS.set(counted.seconds)
+    LEXEMES_FILES.set(counted.files)
