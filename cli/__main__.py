@@ -1,7 +1,7 @@
 """The command line: one verb a file, and one sentence on standard error for every fault that was foreseen.
 
 Exit codes: 0 done, 1 a fault, 2 wrong usage, a rebuild that parity refused or a sync that left differences, 3 nothing
-is running (status), 130 interrupted.
+is running (status), 130 interrupted. `search` has grep's: 0 found, 1 nothing found, 2 a fault.
 """
 
 import os
@@ -84,7 +84,7 @@ def main() -> None:
         err.print(sentence, style="bold red", markup=False, soft_wrap=True)
         if detail:
             err.print(detail, style="dim", markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 if __name__ == "__main__":

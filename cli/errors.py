@@ -1,8 +1,12 @@
 """One base for what a verb cannot do. The message is one sentence that says what to do next."""
 
+from typing import ClassVar
+
 
 class CliError(Exception):
     """A foreseen fault of a verb."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class NotRunningError(CliError):

@@ -22,7 +22,10 @@ In the order a record takes:
   `confirm`: what differs, looked at again when all has arrived; `full_sync`: and repaired through the topic;
   `findings`: what came of it; `topic_side`: the topic compared likewise
 - `sync_reports`: comparisons asked for, as rows; `sync_worker`: made; `sync_api`: for operators
-- `asking`: what people type made into a query of those lexemes; `search`: the question; `api`: its REST routes
+- `asking`: what people type made into a query of those lexemes; `search`: the question; `search_api`: its REST routes,
+  `search_values`, `search_parameters`: what they take, `export`: all hits as a stream; `api`: one file
+- `vocabulary`: the lexemes that there are, counted now and then (`vocabulary_worker`), for plans, `corrections` of what
+  was mistyped, and `suggest`: how what is being typed may go on
 - `tables`, `migrations/`: the shape of database `artstore_query`, all but the generations
 - `metrics`, `settings`, `errors`; `api_process`, `projector_process`, `maintenance_process`: each process
   wired; `__main__`: one verb each

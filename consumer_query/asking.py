@@ -7,18 +7,68 @@ nothing else to find.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Final
+from uuid import UUID
 
 from consumer_query.analysis import lexeme, lower_words, name_term, quoted_term
+from consumer_query.endings import stems_within
 from consumer_query.stop_words import STOP_WORDS
+from consumer_query.terms import Kind, checksum_term
+from consumer_query.terms import term as term_of
 
 # A phrase without an end reaches to the end of the query.
 _PIECE: Final = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 _MOST_WORDS: Final = 1_000
 """Words behind that many are not asked for: Postgres evaluates a query recursively, and limits its bytes to 1 MiB."""
+_SHORTEST_PREFIX: Final = 2
+_WORD: Final = re.compile(r"\w+")
+_is_digest: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.IGNORECASE).fullmatch
+_is_uuid: Final = re.compile(
+    r"(?:urn:uuid:)?(?:(\{)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?(1)\})|[0-9a-f]{32})", re.IGNORECASE
+).fullmatch
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a query asks for."""
+
+    words: str
+    """The words as the text of a tsquery; empty when there are none."""
+    exact: str
+    """The whole of it, as a name of a file or a checksum, as the text of a tsquery; never empty."""
+    uploader: str
+    """The whole of it as a user name, as the text of a tsquery."""
+    file_id: UUID | None
+    """The whole of it, where it is one."""
+    alternatives: Sequence[Sequence[str]]
+    """Lexemes that are asked for together; the words of phrases too, what is excluded not."""
+    typed: Mapping[str, str]
+    """The same lexemes, and the word in lower case that each was typed as."""
+    prefix: str | None
+    """The last word, when it is only the beginning of one."""
+
+    @property
+    def lexemes(self) -> tuple[str, ...]:
+        """All that are asked for."""
+        return tuple(self.typed)
+
+    @property
+    def ranking(self) -> str:
+        """Its words for ts_rank: one by one, so that only the field that holds each of them counts.
+
+        Of words that are asked for together, ts_rank takes those far apart in a name for a worse match than two that
+        stand side by side in a description.
+        """
+        words = [quoted_term(one) for one in self.typed]
+        return " | ".join([*words, f"{quoted_term(self.prefix)}:*"] if self.prefix is not None else words)
+
+    @property
+    def match(self) -> str:
+        """All ways to match, as the text of a tsquery."""
+        return " | ".join(filter(None, (self.words and f"({self.words})", self.exact, self.uploader)))
 
 
 @dataclass(frozen=True)
@@ -43,19 +93,69 @@ class _Term:
         return f"!({text})" if text and self.excluded else text
 
 
+def understand(query: str, *, typing: bool = False) -> Asked:
+    """What a query asks for. Must not hold NUL.
+
+    Args:
+        query: as typed
+        typing: its last word may be only the beginning of one
+    """
+    groups = list(_alternatives(query))
+    finds = any(word not in STOP_WORDS for group in groups for one in group if not one.excluded for word in one.words)
+    prefix = _prefix(query, groups[-1]) if typing else None
+    texts = [list(dict.fromkeys(one.text(stop_words=not finds) for one in group)) for group in groups]
+    if prefix is not None:
+        last = groups[-1][-1]
+        texts[-1][-1] = _Term(last.words[:-1], phrase=False, excluded=False).text(stop_words=not finds)
+        # An ending that is half typed may reach beyond the stem.
+        stems = map(quoted_term, dict.fromkeys((lexeme(prefix), *stems_within(prefix))))
+        texts[-1].append(f"({' | '.join([*stems, quoted_term(prefix)])}:*)")
+    typed = {
+        lexeme(word): word
+        for group in groups
+        for one in group
+        if not one.excluded
+        for word in one.words
+        if word not in STOP_WORDS or not finds
+    }
+    whole = query.strip()
+    return Asked(
+        words=" | ".join(filter(None, (" & ".join(filter(None, group)) for group in texts))),
+        exact=quoted_term(name_term(query)) + (f" | {quoted_term(checksum_term(whole))}" if _is_digest(whole) else ""),
+        uploader=quoted_term(term_of(Kind.UPLOADER, whole)),
+        file_id=UUID(whole.lower()) if _is_uuid(whole) else None,
+        alternatives=[_lexemes(group, stop_words=not finds) for group in groups],
+        typed=typed,
+        prefix=prefix,
+    )
+
+
+def reworded(query: str, meant: Mapping[str, str]) -> str:
+    """A query with other words in the place of some, which are given in lower case."""
+    return _WORD.sub(lambda found: meant.get("".join(lower_words(found[0])), found[0]), query)
+
+
 def ask(query: str) -> str:
     """The words of a query as the text of a tsquery; empty when there are none. Must not hold NUL."""
-    groups = list(_alternatives(query))
-    finds = any(
-        word not in STOP_WORDS for group in groups for term in group if not term.excluded for word in term.words
-    )
-    texts = (dict.fromkeys(term.text(stop_words=not finds) for term in group) for group in groups)
-    return " | ".join(filter(None, (" & ".join(filter(None, group)) for group in texts)))
+    return understand(query).words
 
 
 def ask_name(query: str) -> str:
     """A query as the name of a file, as the text of a tsquery. Must not hold NUL."""
     return quoted_term(name_term(query))
+
+
+def _prefix(query: str, group: Sequence[_Term]) -> str | None:
+    """The last word of a query, when more of it may come."""
+    if not group or group[-1].phrase or group[-1].excluded or not query[-1:].isalnum():
+        return None
+    word = group[-1].words[-1]
+    return word if len(word) >= _SHORTEST_PREFIX else None
+
+
+def _lexemes(group: Sequence[_Term], *, stop_words: bool) -> list[str]:
+    words = (word for one in group if not one.excluded for word in one.words)
+    return list(dict.fromkeys(lexeme(word) for word in words if stop_words or word not in STOP_WORDS))
 
 
 def _alternatives(query: str) -> Iterator[list[_Term]]:

@@ -23,6 +23,13 @@ class BadSearchError(QueryError):
     title: ClassVar[str] = "Request refused"
 
 
+class SearchTooSlowError(QueryError):
+    """The database was not done within the time that a search may take, and stopped."""
+
+    status: ClassVar[int] = 503
+    title: ClassVar[str] = "Search took too long"
+
+
 class UnreadableRecordError(QueryError):
     """A record is not a file event. The partition stands still, and says so, rather than pass it over."""
 

@@ -25,6 +25,13 @@ class QueryApiSettings(QueryDatabaseSettings):
         None, description="Asked for schemas of dead letters, as the projector does."
     )
     admin_api_url: str | None = Field(None, description="Asked to announce a file anew instead of a dead letter.")
+    admin_public_url: str | None = Field(
+        None,
+        description="Where clients reach the Admin API, in links to content. Unset: as admin_api_url, or relative.",
+    )
+    search_timeout_seconds: PositiveFloat = Field(
+        2.0, description="A search that takes the database longer is stopped: statement_timeout of its sessions."
+    )
 
 
 class MaintenanceSettings(QueryDatabaseSettings, KafkaSettings):
@@ -44,6 +51,9 @@ class MaintenanceSettings(QueryDatabaseSettings, KafkaSettings):
     )
     sync_interval_seconds: NonNegativeInt = Field(
         3600, description="Between full syncs, which compare the cache with the Admin module; 0 is never."
+    )
+    lexemes_interval_seconds: NonNegativeInt = Field(
+        3600, description="Until a few changes make lexemes be counted anew; many do so at once. 0 is never."
     )
 
 

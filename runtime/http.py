@@ -81,12 +81,18 @@ class BoundedBodies:
         await self._app(scope, counted, send)
 
 
+MOST_ERRORS = 20
+"""Refused fields that an answer names: a body can have a hundred thousand of them."""
+LONGEST_FIELD = 200
+"""Characters of a name that the caller made up."""
+
+
 def field_errors(errors: Sequence[Any], root: str = "body") -> tuple[FieldError, ...]:
-    """Name the refused fields of a pydantic validation as the caller wrote them, dotted.
+    """Name the refused fields of a pydantic validation as the caller wrote them, dotted: the first MOST_ERRORS.
 
     `root` names what is refused as a whole, such as a body that is no JSON.
     """
-    return tuple(_field_error(error, root) for error in errors)
+    return tuple(_field_error(error, root) for error in errors[:MOST_ERRORS])
 
 
 def _field_error(error: Any, root: str) -> FieldError:
@@ -96,7 +102,7 @@ def _field_error(error: Any, root: str) -> FieldError:
         where = (where[1].title(),) if where[0] == "header" else where[1:]
     if error["type"] == "json_invalid":
         where = ()
-    return FieldError(".".join(map(str, where)) or root, error["msg"].removeprefix("Value error, "))
+    return FieldError(".".join(map(str, where))[:LONGEST_FIELD] or root, error["msg"].removeprefix("Value error, "))
 
 
 _SOURCES = frozenset({"body", "query", "path", "header"})

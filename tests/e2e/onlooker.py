@@ -19,7 +19,7 @@ from uuid import UUID
 
 import asyncpg
 
-from consumer_query.search import search
+from consumer_query.search import Searches, SearchRequest
 from runtime.postgres import open_pool
 from schemas.events import FileEvent
 
@@ -71,7 +71,7 @@ class Onlooker:
 
     async def _look(self, pool: asyncpg.Pool, window: int) -> None:
         began = time.time(), time.perf_counter()
-        page = await search(pool, self.word, HITS, None)
+        page = await Searches(pool).page(SearchRequest(self.word, limit=HITS))
         self.took.append((began[0], time.perf_counter() - began[1]))
         if (page.total, len(page.hits)) != (self.count, min(HITS, self.count)):
             self.wrong.append(f"{page.total} files found, {len(page.hits)} on the page, {self.count} are there")

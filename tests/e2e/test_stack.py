@@ -63,7 +63,7 @@ class Machine:
         """Search until the file is found: what was uploaded a moment ago may take one."""
         deadline = time.monotonic() + 20
         while name not in (found := self.run("search", words)).stdout:
-            assert found.returncode == 0, found.stderr
+            assert found.returncode in {0, 1}, found.stderr  # nothing was found, or others
             assert time.monotonic() < deadline, found.stdout
 
     def output(self, process: "subprocess.Popen[str]") -> str:
@@ -134,7 +134,7 @@ def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_
     assert first.wait(1) == 0
     assert alive(pids) == []
     assert machine.run("status").returncode == 3
-    assert machine.run("search", "report").returncode == 1
+    assert machine.run("search", "report").returncode == 2
 
     again = machine.up()
     machine.finds("report", "quarterlyReport_v2.pdf")

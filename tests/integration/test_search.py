@@ -145,9 +145,6 @@ async def test_a_deleted_file_is_found_no_more(query_pool: asyncpg.Pool, query: 
 @pytest.mark.parametrize(
     ("parameters", "field"),
     [
-        ({}, "query"),
-        ({"query": ""}, "query"),
-        ({"query": "  "}, "query"),
         ({"query": "a\x00b"}, "query"),
         ({"query": "x" * 1001}, "query"),
         ({"query": "a", "limit": 0}, "limit"),

@@ -1,0 +1,74 @@
+"""How a search is answered follows from what is known of its lexemes."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer_query.asking import understand
+from consumer_query.cursors import Cursor, decoded, encoded
+from consumer_query.errors import BadSearchError
+from consumer_query.filters import Filters
+from consumer_query.search_plan import Bounds, Counts, Plan, Sort, Way, share_of
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+COUNTS = Counts(1_000_000, {"договор": 300_000, "скан": 100_000, "акт": 5, "type:image/png": 200_000}, 400_000)
+
+
+@pytest.mark.parametrize(
+    ("query", "filters", "typing", "share"),
+    [
+        ("договор", Filters(), False, 0.3),
+        ("договор скан", Filters(), False, 0.03),
+        ("договор OR скан", Filters(), False, 0.4),
+        ("договор", Filters(types=("image/png",)), False, 0.06),
+        ("договор -скан", Filters(), False, 0.3),
+        ("никогда", Filters(), False, 0.0),
+        ("договор ак", Filters(), True, 0.12),
+        ("", Filters(types=("image/png",)), False, 0.2),
+        ("", Filters(), False, 1.0),
+    ],
+)
+def test_shares_are_multiplied_as_if_words_met_by_chance(
+    query: str,
+    filters: Filters,
+    *,
+    typing: bool,
+    share: float,
+) -> None:
+    asked = understand(query, typing=typing) if query else None
+    assert share_of(asked, filters.values(), COUNTS) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("query", "counts", "way"),
+    [
+        ("договор", COUNTS, Way.MANY),
+        ("акт", COUNTS, Way.FEW),
+        ("договор", Counts(0, {}, 0), Way.FEW),
+        ("", COUNTS, Way.MANY),
+        ("", Counts(0, {}, 0), Way.MANY),
+    ],
+)
+def test_the_way_is_chosen_by_how_many_hits_there_should_be(query: str, counts: Counts, way: Way) -> None:
+    plan = Plan(understand(query) if query else None, Filters(), Sort.RELEVANCE, NOW, Bounds())
+    assert plan.begin(counts, 20)[0] is way
+
+
+def test_the_rarer_a_word_the_longer_the_walk_within_its_bounds() -> None:
+    bounds = Bounds()
+    walks = [bounds.walked(share, bounds.ranked) for share in (1.0, 0.1, 0.02, 0.001, 0.0)]
+    assert walks == sorted(walks)
+    assert walks[0] == bounds.least_walked
+    assert walks[-1] == bounds.most_walked
+
+
+def test_a_cursor_comes_back_as_it_was_given_and_only_with_its_question() -> None:
+    cursor = Cursor((True, 0.1 + 0.2, 1_700_000_000_000_001, "ё"), 40, ranked=True, horizon=(5, "id"), query="договор")
+    text = encoded(cursor, b"key", "question")
+    back = decoded(text, b"key", "question")
+    assert (tuple(back.after), back.seen, back.ranked, back.horizon, back.query) == (
+        cursor.after, 40, True, (5, "id"), "договор",
+    )  # fmt: skip
+    for key, asked, other in ((b"other", "question", text), (b"key", "another", text), (b"key", "question", text[:-4])):
+        with pytest.raises(BadSearchError):
+            decoded(other, key, asked)
