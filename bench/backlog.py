@@ -125,7 +125,8 @@ async def _empty(pool: asyncpg.Pool, published: float) -> bool:
 
 
 async def _fill(connection: Connection, backlog: Sequence[Waiting]) -> None:
-    await connection.copy_records_to_table("outbox", records=backlog, columns=COLUMNS)
+    seconds = READY_SECONDS + len(backlog) / SLOWEST
+    await connection.copy_records_to_table("outbox", records=backlog, columns=COLUMNS, timeout=seconds)
     await connection.execute("SELECT pg_notify('outbox', shard::text) FROM generate_series(0, $1 - 1) AS shard", SHARDS)
 
 

@@ -82,3 +82,31 @@ async def open_loop(
         acknowledged.append(await append(record))
     await asyncio.gather(*acknowledged)
     return late
+
+
+async def asked_when_due(ask: Callable[[int], Awaitable[object]], count: int, rate: float) -> tuple[list[float], float]:
+    """Ask `count` questions, each when it is due, `rate` a second, whether or not those before are answered.
+
+    Args:
+        ask: called with the number of a question; returns when it is answered
+        count: of questions
+        rate: a second
+
+    Returns:
+        Seconds from when each was due until it was answered, and how late the generator itself was, p99.
+    """
+    delays: list[float] = []
+    late: list[float] = []
+
+    async def one(number: int, due: float) -> None:
+        await ask(number)
+        delays.append(time.perf_counter() - due)
+
+    begin = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            due = begin + number / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            late.append(time.perf_counter() - due)
+            group.create_task(one(number, due))
+    return delays, percentile(late, 0.99)

@@ -128,6 +128,51 @@ def reconcile(
     _show(lambda servers, tell: measure(servers, rows, rounds, tell), as_json=as_json)
 
 
+@bench.command()
+def search(
+    *,
+    rows: Annotated[int, typer.Option(min=2000, help="Of the table.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each class and each way of asking, in one round.")] = 5,
+    explain: Annotated[bool, typer.Option("--explain", help="Instead: plans of one question of each class.")] = False,
+    indexes: Annotated[
+        bool, typer.Option("--indexes", help="Instead: how many rows a second are applied without each index.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search in ten ways, alone and eight at once, and over HTTP. Filling a million rows takes some minutes."""
+    if explain:
+        from bench.search_explained import explained
+
+        typer.echo(_run(lambda servers, tell: explained(servers, rows, tell)))
+        return
+    if indexes:
+        from bench.search_indexes import measure as measure_indexes
+
+        _show(lambda servers, tell: measure_indexes(servers, rows, rounds, tell), as_json=as_json)
+        return
+    from bench.search import measure
+
+    _show(lambda servers, tell: measure(servers, rows, seconds, rounds, tell), as_json=as_json)
+
+
+@bench.command()
+def relevance(
+    *,
+    among: Annotated[int, typer.Option(min=0, help="Files that no question asks for.")] = 4_000,
+    as_json: AsJson = False,
+) -> None:
+    """Ask judged questions in Russian and English: how much of what people expect is among the first ten hits."""
+    from bench.relevance import measure, scores
+    from cli.relevance_words import relevance_json, show_relevance
+
+    verdicts = _run(lambda servers, tell: measure(servers, among, tell))
+    if as_json:
+        typer.echo(relevance_json(scores(verdicts), verdicts))
+    else:
+        show_relevance(scores(verdicts), verdicts)
+
+
 def _parsed(option: str, text: str, parse: "Callable[[str], Value]") -> "list[Value]":
     try:
         return [parse(word.strip()) for word in text.split(",")]
@@ -135,24 +180,28 @@ def _parsed(option: str, text: str, parse: "Callable[[str], Value]") -> "list[Va
         raise typer.BadParameter(str(error), param_hint=option) from error
 
 
+def _run(measure: "Callable[[Servers, Tell], Awaitable[Value]]") -> "Value":
+    import uvloop
+
+    from bench.servers import servers
+
+    async def run(with_servers: "Servers", tell: "Tell") -> "Value":
+        return await measure(with_servers, tell)
+
+    with interrupted_once(), Waiting("Starting") as waiting, servers(waiting.tell) as started:
+        # The event loop of the real processes.
+        return uvloop.run(run(started, waiting.tell))
+
+
 def _show(
     measure: "Callable[[Servers, Tell], Awaitable[list[Figure]]]",
     *,
     as_json: bool,
 ) -> None:
-    import uvloop
-
     from bench.report import machine, versions
-    from bench.servers import servers
 
     where = machine()
-
-    async def run(with_servers: "Servers", tell: "Tell") -> "list[Figure]":
-        return await measure(with_servers, tell)
-
-    with interrupted_once(), Waiting("Starting") as waiting, servers(waiting.tell) as started:
-        # The event loop of the real processes.
-        figures = uvloop.run(run(started, waiting.tell))
+    figures = _run(measure)
     if as_json:
         found = [
             {"name": one.name, "unit": one.unit, "median": one.median, "spread": one.spread, "rounds": one.rounds}

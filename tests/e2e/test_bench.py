@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+from bench.search_pools import Kind
 from local.settings import CHECKOUT
 
 
@@ -37,3 +38,17 @@ def test_the_benchmark_of_comparing_finds_what_it_planted_and_counts_requests() 
     assert found["equal_requests"] == 1
     assert found["different_requests"] <= 20
     assert 0 < found["equal_s"] < found["different_s"]
+
+
+def test_the_benchmark_of_search_compares_answers_with_the_table_and_gives_every_figure() -> None:
+    found = figures("search", "--rows", "2000", "--rounds", "1", "--seconds", "0.2")
+    times = {f"{way}_{share}" for way in ("sql", "sql_c8", "http") for share in ("p50_ms", "p99_ms")}
+    assert {f"{kind}_{time}" for kind in Kind for time in times if not found[f"{kind}_{time}"] > 0} == set()
+    assert found["queries"] >= 500
+
+
+def test_the_benchmark_of_search_says_what_each_index_costs() -> None:
+    found = figures("search", "--rows", "2000", "--rounds", "1", "--indexes")
+    for left_out in ("without_created", "without_size", "without_name", "without_search", "primary_key_alone"):
+        assert found[f"ratio_{left_out}"] > 0
+    assert found["all_indexes_rows_per_s"] > 0
