@@ -1,8 +1,8 @@
-"""Every contender fills a table with the same columns and the same six indexes, and every row is compared afterwards.
+"""Every contender fills a table with the same columns for the same searches; every row is compared afterwards.
 
-The indexes: the primary key, GIN on the search vector and on the tags, B-trees on the columns that searches filter by.
-The product keeps its own table, with its own primary key and search index, and is given the three that it lacks. The
-peers get a table as a team that uses them would make it: Postgres generates the search vector and the array of tags.
+The peers get a table as a team that uses them would make it, with six indexes: the primary key, GIN on the vector
+and on the tags, B-trees on the columns that searches filter by; Postgres generates the search vector and the array of
+tags. The product keeps its own five: its search vector holds the tags and what else is filtered by.
 """
 
 from collections.abc import Iterable
@@ -88,12 +88,6 @@ class WrongRowsError(Exception):
 async def make(connection: Connection, table: str, shape: str) -> None:
     """Make an empty full table of one of the two shapes."""
     for statement in (shape, SEARCH_INDEX, *OTHER_INDEXES):
-        await connection.execute(statement.format(table=table))
-
-
-async def add_other_indexes(connection: Connection, table: str) -> None:
-    """Give the product's table the indexes that it lacks."""
-    for statement in OTHER_INDEXES:
         await connection.execute(statement.format(table=table))
 
 

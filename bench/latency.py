@@ -30,7 +30,6 @@ from bench.open_loop import Append, Record, Timed, open_loop
 from bench.report import Figure
 from bench.servers import Servers, Tell, until
 from bench.visible import Watch, watching
-from consumer_query.generations import table_name
 from consumer_query.migrations import run_migrate
 from consumer_query.settings import QueryDatabaseSettings
 from local.services import admin_url
@@ -81,9 +80,6 @@ async def measure(
     settings = await prepared(servers)
     database = servers.postgres.url("artstore_query")
     await run_migrate(QueryDatabaseSettings(query_database_url=database))
-    connection = await asyncpg.connect(database)
-    await full_table.add_other_indexes(connection, table_name(1))
-    await connection.close()
     found: dict[str, list[Timed]] = {}
     drained: list[float] = []
     for number in range(rounds + 1):

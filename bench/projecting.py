@@ -13,7 +13,6 @@ import psutil
 from aiokafka import AIOKafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from bench.backlog import collecting_seldom
-from bench.full_table import add_other_indexes
 from bench.servers import Servers, until
 from consumer_query.generations import table_name
 from consumer_query.migrations import run_migrate
@@ -101,11 +100,8 @@ async def _ends(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) ->
 
 
 async def prepare(database: str) -> None:
-    """Migrate a new Query database and make its table a full one."""
+    """Migrate a new Query database."""
     await run_migrate(QueryDatabaseSettings.model_validate({"query_database_url": database}))
-    connection = await asyncpg.connect(database)
-    await add_other_indexes(connection, TABLE)
-    await connection.close()
 
 
 async def project(servers: Servers, database: str, log: Log, group: str | None = None) -> tuple[Run, str]:

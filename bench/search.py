@@ -130,7 +130,7 @@ async def measure(servers: Servers, rows: int, seconds: float, rounds: int, tell
 async def filled(servers: Servers, rows: int, tell: Tell) -> AsyncIterator[tuple[str, Filled]]:
     """A Query database that holds so many rows, its lexemes counted as maintenance does: its URL, and what is in it."""
     async with servers.database() as database:
-        await search_rows.prepare(database)
+        await projecting.prepare(database)
         table = await search_rows.fill(database, rows, tell)
         tell("Counting lexemes")
         async with await open_pool(database, "bench", command_timeout=FILL_SECONDS) as maintaining:

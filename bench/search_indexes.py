@@ -12,7 +12,7 @@ from typing import Final
 
 import asyncpg
 
-from bench import search_rows
+from bench import projecting, search_rows
 from bench.report import Figure, ratio, turned
 from bench.servers import Servers, Tell
 from consumer_query import durable, pending_list, read_model
@@ -46,7 +46,7 @@ async def measure(servers: Servers, rows: int, rounds: int, tell: Tell) -> list[
     contenders = [ALL, *(f"without {name}" for name in SORTING), f"without {SEARCH}", ALONE]
     found: dict[str, list[float]] = {name: [] for name in contenders}
     async with servers.database() as database:
-        await search_rows.prepare(database)
+        await projecting.prepare(database)
         filled = await search_rows.fill(database, rows, tell)
         tell("Making fresh files")
         batches = await asyncio.to_thread(_batches, rows, fresh)

@@ -27,9 +27,7 @@ from bench.servers import Tell
 from consumer_query import bulk, generations, read_model
 from consumer_query.analysis import lexeme, lower_words
 from consumer_query.generations import INDEXES, table_name
-from consumer_query.migrations import run_migrate
 from consumer_query.projection import FileState
-from consumer_query.settings import QueryDatabaseSettings
 
 CHUNK: Final = 5_000
 """Files that one process makes and copies at once."""
@@ -106,11 +104,6 @@ class Filled:
     known: Counter[str]
     """By lexeme: how many of the files hold it in their name, tags or description. Those that names of people or the
     like can hold too are left out."""
-
-
-async def prepare(database: str) -> None:
-    """Migrate a new Query database."""
-    await run_migrate(QueryDatabaseSettings.model_validate({"query_database_url": database}))
 
 
 async def fill(database: str, rows: int, tell: Tell, seed: int = 7) -> Filled:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from bench.search_pools import Kind
 from local.settings import CHECKOUT
 
@@ -40,6 +42,7 @@ def test_the_benchmark_of_comparing_finds_what_it_planted_and_counts_requests() 
     assert 0 < found["equal_s"] < found["different_s"]
 
 
+@pytest.mark.soak
 def test_the_benchmark_of_search_compares_answers_with_the_table_and_gives_every_figure() -> None:
     found = figures("search", "--rows", "2000", "--rounds", "1", "--seconds", "0.2")
     times = {f"{way}_{share}" for way in ("sql", "sql_c8", "http") for share in ("p50_ms", "p99_ms")}
@@ -47,6 +50,7 @@ def test_the_benchmark_of_search_compares_answers_with_the_table_and_gives_every
     assert found["queries"] >= 500
 
 
+@pytest.mark.soak
 def test_the_benchmark_of_search_says_what_each_index_costs() -> None:
     found = figures("search", "--rows", "2000", "--rounds", "1", "--indexes")
     for left_out in ("without_created", "without_size", "without_name", "without_search", "primary_key_alone"):

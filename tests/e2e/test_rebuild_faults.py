@@ -70,7 +70,7 @@ async def test_a_worker_killed_in_each_phase_is_followed_by_one_that_goes_on_whe
 @pytest.mark.parametrize(
     "points",
     [
-        pytest.param((RebuildPoint.CAUGHT_UP,), id="one point"),
+        pytest.param((RebuildPoint.CAUGHT_UP,), id="one point", marks=pytest.mark.soak),
         pytest.param(tuple(RebuildPoint), id="each point", marks=pytest.mark.soak),
     ],
 )
@@ -121,6 +121,7 @@ async def test_a_worker_that_is_stopped_under_its_locks_holds_up_search_and_proj
         assert (await one.ended(job)).phase is Phase.SWAPPED
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_readers_that_are_killed_are_replaced_and_those_of_a_killed_worker_end_by_themselves(
     scene: Scene, seed: int

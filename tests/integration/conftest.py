@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +19,10 @@ from consumer_query.log_evidence import LogEvidence
 from consumer_query.projector import Limits as ProjectorLimits
 from consumer_query.projector import Projector
 from consumer_query.read_model import teach
+from consumer_query.rebuild import Rebuilder
+from consumer_query.rebuild_worker import RebuildWorker
 from consumer_query.records import RecordReader
+from consumer_query.settings import MaintenanceSettings
 from producer_admin import elements
 from producer_admin.api_models import Limits
 from producer_admin.api_process import admin_app
@@ -196,3 +200,28 @@ def revisions(records: Sequence[ConsumerRecord[bytes, bytes]]) -> dict[str, list
 
 def group_name() -> str:
     return f"group-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def worker(query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, group: str) -> Callable[[], Any]:
+    """Runs a worker of rebuilds over the database and the topic."""
+
+    @asynccontextmanager
+    async def run() -> AsyncIterator[None]:
+        servers = events_topic.bootstrap_servers
+        settings = MaintenanceSettings.model_validate(
+            {
+                "query_database_url": query_database,
+                "kafka_bootstrap_servers": servers,
+                "file_events_topic": events_topic.name,
+                "kafka_consumer_group": group,
+            }
+        )
+        letters = TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name))
+        async with running(
+            RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
+        ):
+            yield
+        await letters.close()
+
+    return run

@@ -1,9 +1,8 @@
 """What would make the cache silently wrong is noticed, said and cured; and nothing else is taken for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -16,24 +15,18 @@ from prometheus_client import REGISTRY
 from consumer_query import cache_guard, doubts, generations, guards, positions, rebuild_jobs
 from consumer_query.analysis import ANALYZER
 from consumer_query.cache_guard import Applying, Cure
-from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.generations import SHAPE
 from consumer_query.guards import KAFKA_RETENTION_SECONDS, Reason
 from consumer_query.log_evidence import LogEvidence
 from consumer_query.projector import Projector
-from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Job, Kind, Phase, Wish
-from consumer_query.rebuild_worker import RebuildWorker
-from consumer_query.settings import MaintenanceSettings
 from producer_admin.outbox import shard_of
 from runtime.health import NotReadyError
 from runtime.kafka import admin_client, group_lag
 from runtime.topics import ensure_topics
 from schemas.events import FileEvent
-from schemas.topics import DEAD_LETTERS, topic_name
 from tests.integration.conftest import Running, Topic, cached
 from tests.integration.conftest import cache_guard as cache_guard_of
-from tests.running import running
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
 
@@ -50,29 +43,6 @@ WHERE generation = (SELECT live FROM cache_generation)
 def _watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_guard, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(guards, "RENEW_SECONDS", 0.3)
-
-
-@pytest.fixture
-def worker(query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, group: str) -> Callable[[], Any]:
-    @asynccontextmanager
-    async def run() -> AsyncIterator[None]:
-        servers = events_topic.bootstrap_servers
-        settings = MaintenanceSettings.model_validate(
-            {
-                "query_database_url": query_database,
-                "kafka_bootstrap_servers": servers,
-                "file_events_topic": events_topic.name,
-                "kafka_consumer_group": group,
-            }
-        )
-        letters = TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name))
-        async with running(
-            RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
-        ):
-            yield
-        await letters.close()
-
-    return run
 
 
 async def reasons(pool: asyncpg.Pool) -> set[Reason]:

@@ -99,7 +99,7 @@ async def test_long_texts_make_the_same_vector_as_short_ones(
 
 async def test_lexemes_are_those_of_postgres_own_configuration(query_pool: asyncpg.Pool) -> None:
     corpus = (
-        "Договоры поставки оборудования, акты сверки взаимных расчётов и счета-фактуры за четвёртый квартал; "
+        "Договоры поставки товара, акты сверки взаимных расчётов и счета-фактуры за четвёртый квартал; "
         "между сторонами не было разногласий, отчёты переданы в архив. Согласованные сканированные копии "
         "The suppliers' contracts were signed and scanned; annual reports, invoices, drafts and relations of "
         "generalized happiness are copied into archives 2026 01 mp4"
@@ -113,6 +113,8 @@ async def test_lexemes_are_those_of_postgres_own_configuration(query_pool: async
 @pytest.mark.parametrize(
     ("word", "ours", "of_postgres"),
     [
+        # Forms that it leaves apart are one.
+        ("оборудования", ["оборудова"], ["оборудован"]),
         # Its Snowball is older.
         ("university", ["universiti"], ["univers"]),
         ("organization", ["organiz"], ["organ"]),

@@ -11,8 +11,8 @@ from consumer_query.api_process import query_app
 Client = httpx.AsyncClient
 
 
-@pytest.fixture(scope="module")
-def query() -> Client:
+@pytest.fixture
+async def query() -> Client:
     """A client of a Query API whose database nobody has opened."""
     app = query_app(asyncpg.create_pool("postgresql://nobody@nowhere/nothing", min_size=0))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
