@@ -8,8 +8,8 @@ nothing else to find.
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
 from typing import Final
 from uuid import UUID
 
@@ -103,29 +103,24 @@ def understand(query: str, *, typing: bool = False) -> Asked:
     groups = list(_alternatives(query))
     finds = any(word not in STOP_WORDS for group in groups for one in group if not one.excluded for word in one.words)
     prefix = _prefix(query, groups[-1]) if typing else None
-    texts = [list(dict.fromkeys(one.text(stop_words=not finds) for one in group)) for group in groups]
+    found = [_lexemes(group, stop_words=not finds) for group in groups]
+    ending = ""
     if prefix is not None:
-        last = groups[-1][-1]
-        texts[-1][-1] = _Term(last.words[:-1], phrase=False, excluded=False).text(stop_words=not finds)
+        last = groups[-1].pop()
+        groups[-1].append(replace(last, words=last.words[:-1]))
         # An ending that is half typed may reach beyond the stem.
         stems = map(quoted_term, dict.fromkeys((lexeme(prefix), *stems_within(prefix))))
-        texts[-1].append(f"({' | '.join([*stems, quoted_term(prefix)])}:*)")
-    typed = {
-        lexeme(word): word
-        for group in groups
-        for one in group
-        if not one.excluded
-        for word in one.words
-        if word not in STOP_WORDS or not finds
-    }
+        ending = f"({' | '.join([*stems, quoted_term(prefix)])}:*)"
+    texts = [list(dict.fromkeys(one.text(stop_words=not finds) for one in group)) for group in groups]
+    texts[-1].append(ending)
     whole = query.strip()
     return Asked(
         words=" | ".join(filter(None, (" & ".join(filter(None, group)) for group in texts))),
         exact=quoted_term(name_term(query)) + (f" | {quoted_term(checksum_term(whole))}" if _is_digest(whole) else ""),
         uploader=quoted_term(term_of(Kind.UPLOADER, whole)),
         file_id=UUID(whole.lower()) if _is_uuid(whole) else None,
-        alternatives=[_lexemes(group, stop_words=not finds) for group in groups],
-        typed=typed,
+        alternatives=[list(group) for group in found],
+        typed=dict(chain.from_iterable(group.items() for group in found)),
         prefix=prefix,
     )
 
@@ -133,16 +128,6 @@ def understand(query: str, *, typing: bool = False) -> Asked:
 def reworded(query: str, meant: Mapping[str, str]) -> str:
     """A query with other words in the place of some, which are given in lower case."""
     return _WORD.sub(lambda found: meant.get("".join(lower_words(found[0])), found[0]), query)
-
-
-def ask(query: str) -> str:
-    """The words of a query as the text of a tsquery; empty when there are none. Must not hold NUL."""
-    return understand(query).words
-
-
-def ask_name(query: str) -> str:
-    """A query as the name of a file, as the text of a tsquery. Must not hold NUL."""
-    return quoted_term(name_term(query))
 
 
 def _prefix(query: str, group: Sequence[_Term]) -> str | None:
@@ -153,9 +138,10 @@ def _prefix(query: str, group: Sequence[_Term]) -> str | None:
     return word if len(word) >= _SHORTEST_PREFIX else None
 
 
-def _lexemes(group: Sequence[_Term], *, stop_words: bool) -> list[str]:
+def _lexemes(group: Sequence[_Term], *, stop_words: bool) -> dict[str, str]:
+    """What a group asks for, and the word that each lexeme was typed as."""
     words = (word for one in group if not one.excluded for word in one.words)
-    return list(dict.fromkeys(lexeme(word) for word in words if stop_words or word not in STOP_WORDS))
+    return {lexeme(word): word for word in words if stop_words or word not in STOP_WORDS}
 
 
 def _alternatives(query: str) -> Iterator[list[_Term]]:

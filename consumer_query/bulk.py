@@ -1,7 +1,6 @@
 """Rows for a table without indexes go by COPY, which costs Postgres half of what JSON does, and Python little more."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from consumer_query.generations import table_name
@@ -9,6 +8,7 @@ from consumer_query.projection import FileState
 from consumer_query.read_model import search_of
 from consumer_query.records import BadRecordError, Reason
 from runtime.postgres import Connection
+from schemas.codec import moment_of
 
 COLUMNS: Final = (
     "file_id", "revision", "deleted", "storage_element_id", "original_filename", "storage_filename", "file_size",
@@ -16,7 +16,6 @@ COLUMNS: Final = (
     "tags", "storage_path", "checksum", "retention_expires_at", "search",
 )  # fmt: skip
 _OF_DELETED: Final = (None,) * (len(COLUMNS) - 3)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Line(NamedTuple):
@@ -48,9 +47,9 @@ def line_of(state: FileState) -> Line:
     expires = known["retention_expires_at"]
     values = (
         state.file_id, state.revision, False, element, name, stored_as, known["file_size"], mime_type,
-        _EPOCH + timedelta(microseconds=known["created_at"]), _EPOCH + timedelta(microseconds=known["updated_at"]),
+        moment_of(known["created_at"]), moment_of(known["updated_at"]),
         username, fullname, description, version, known["tags"], path, checksum,
-        None if expires is None else _EPOCH + timedelta(microseconds=expires), search_of(known),
+        None if expires is None else moment_of(expires), search_of(known),
     )  # fmt: skip
     return Line(state.file_id, state.revision, values)
 

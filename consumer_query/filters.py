@@ -3,10 +3,11 @@
 Terms find candidates; where a term only stands for a range of values, a condition on the row decides.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from consumer_query.analysis import quoted_term
@@ -16,6 +17,7 @@ from consumer_query.terms import (
     NOT_KEPT,
     Beginning,
     Kind,
+    between,
     checksum_term,
     month_of,
     since,
@@ -42,10 +44,10 @@ class Retention(StrEnum):
 
 
 class Condition(NamedTuple):
-    """A test of a row, by SQL with one {} for the value's parameter, or none."""
+    """A test of a row, by SQL with {} for the value's parameter."""
 
     sql: str
-    value: Any = None
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Filters:
         return _any(Kind.KEPT, map(str, years))
 
 
-def tsquery_of(choices: Iterable[Sequence[str]]) -> str:
+def tsquery_of(choices: Iterable[Iterable[str]]) -> str:
     """Choices of lexemes as the text of a tsquery; empty when there are none."""
     return " & ".join("(" + " | ".join(map(_asked, choice)) + ")" for choice in choices)
 
@@ -146,13 +148,7 @@ def _any(kind: Kind, values: Iterable[str]) -> tuple[str, ...]:
 def _month_terms(kind: Kind, first: datetime | None, last: datetime | None, now: datetime) -> tuple[str, ...]:
     if first is None:
         return ()  # as long a range as there are files
-    months = since(kind, month_of(first), now) if last is None else list(_any(kind, _months(first, last)))
-    return tuple(months) if len(months) <= _MOST_MONTHS else ()
-
-
-def _months(first: datetime, last: datetime) -> Iterator[str]:
-    first, last = first.astimezone(UTC), last.astimezone(UTC)
-    for number in range(first.year * 12 + first.month - 1, last.year * 12 + last.month):
-        yield month_of(datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC))
-        if number - first.year * 12 > _MOST_MONTHS + 12:
-            return
+    begin = month_of(first)
+    months = since(kind, begin, now) if last is None else between(kind, begin, month_of(last))
+    some = tuple(islice(months, _MOST_MONTHS + 1))
+    return some if len(some) <= _MOST_MONTHS else ()

@@ -15,8 +15,9 @@ from consumer_query import vocabulary
 from consumer_query.asking import Asked, reworded, understand
 from consumer_query.cursors import Cursor, decoded, encoded
 from consumer_query.filters import Filters
-from consumer_query.search_plan import Bounds, Plan, Sort, Statement, Way, microseconds
+from consumer_query.search_plan import Bounds, Plan, Sort, Statement, Way
 from runtime.postgres import NOW, Connection
+from schemas.codec import microseconds_of
 
 KEY_OF_CURSORS: Final = "SELECT key FROM search_secret"
 MOST_TRIED: Final = 3
@@ -196,7 +197,7 @@ class _One:
         seen = cursor.seen if cursor is not None else 0
         horizon = cursor.horizon if cursor is not None else None
         if cursor is None and facts["found"] >= self._plan.bounds.ranked:
-            horizon = (microseconds(facts["horizon_at"]), str(facts["horizon_id"]))
+            horizon = (microseconds_of(facts["horizon_at"]), str(facts["horizon_id"]))
         if horizon is not None and way is Way.MANY:
             found = found._replace(all_of_them=False)
         behind = Cursor(
@@ -206,7 +207,7 @@ class _One:
             following = None
             if len(hits) > limit:
                 last = hits[limit - 1]
-                after = (last["exact"], last["rank"], microseconds(last["created_at"]), str(last["file_id"]))
+                after = (last["exact"], last["rank"], microseconds_of(last["created_at"]), str(last["file_id"]))
                 following = replace(behind, after=after, ranked=True, seen=seen + limit)
             page = self._answer(hits[:limit], found, seen, following)
         else:
@@ -227,7 +228,7 @@ class _One:
             after = at.after
             if limit:
                 last = hits[limit - 1]
-                key = microseconds(last["key"]) if isinstance(last["key"], datetime) else last["key"]
+                key = microseconds_of(last["key"]) if isinstance(last["key"], datetime) else last["key"]
                 after = (key, str(last["file_id"]))
             following = replace(at, after=after, ranked=False, seen=at.seen + limit)
         return self._answer(hits[:limit], found, at.seen, following), way

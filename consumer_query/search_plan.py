@@ -13,7 +13,7 @@ Statements are put together here, values in, text and arguments out.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -24,6 +24,7 @@ from consumer_query.cursors import Cursor, Key
 from consumer_query.filters import Filters, tsquery_of
 from consumer_query.generations import NAME_ORDER
 from consumer_query.terms import Kind, month_of, since
+from schemas.codec import moment_of
 
 _RECENT: Final = 1.6
 """Times the hits that are wanted, to be expected of the months that are asked for."""
@@ -172,7 +173,6 @@ _ORDERS: Final = {
     Sort.SMALLEST: _Order("file_size", "bigint", descending=False),
     Sort.NAME: _Order(NAME_ORDER, "text", descending=False),
 }
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Statement(NamedTuple):
@@ -293,14 +293,13 @@ class Plan:
         of the newest that were ranked. One row without a file id when the page is empty.
         """
         given = _Given()
-        horizon = after = ""
-        begin = self._since
+        begin = horizon = after = ""
         wanted, within = self.bounds.ranked, _everything
         if cursor is not None:
             wanted *= _LATER
             if cursor.horizon is not None:
                 within = partial(_newer, *cursor.horizon)
-                begin = month_of(_EPOCH + timedelta(microseconds=cursor.horizon[0]))
+                begin = month_of(moment_of(cursor.horizon[0]))
                 horizon = f"WHERE {within(given)}"
             exact, rank, created_at, last = cursor.after
             place = (
@@ -439,7 +438,7 @@ class _Given:
         return f"${len(self.values)}"
 
     def moment(self, microseconds: object) -> str:
-        return f"{self(_EPOCH + timedelta(microseconds=int(str(microseconds))))}::timestamptz"
+        return f"{self(moment_of(int(str(microseconds))))}::timestamptz"
 
     def file_id(self, text: object) -> str:
         return f"{self(UUID(str(text)))}::uuid"
@@ -470,8 +469,3 @@ def _month_with(files: float, months: Mapping[str, int]) -> str | None:
         if files <= 0:
             return month
     return None
-
-
-def microseconds(moment: datetime) -> int:
-    """Since 1970, as cursors have it."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)

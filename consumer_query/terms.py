@@ -8,13 +8,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Any, Final
 
+from schemas.codec import moment_of
+
 _is_usual: Final = re.compile("sha256:[0-9a-f]{64}").fullmatch
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST: Final = 200
 """Bytes. What is longer is found by its digest."""
 _MOST_CACHED: Final = 50_000
@@ -77,17 +78,24 @@ class Beginning(str):
     __slots__ = ()
 
 
-def since(kind: Kind, month: str, now: datetime) -> list[str]:
+def since(kind: Kind, month: str, now: datetime) -> Iterator[str]:
     """Terms of all files whose moment of a kind is in a month or later.
 
     Months to the end of this year one by one, which the index merges; files of later ones are hardly there.
     """
-    begin = int(month[:4]) * 12 + int(month[5:]) - 1
-    last = max(begin // 12, now.astimezone(UTC).year)
-    months = [term(kind, f"{number // 12:04}-{number % 12 + 1:02}") for number in range(begin, last * 12 + 12)]
+    last = max(int(month[:4]), now.astimezone(UTC).year)
+    yield from between(kind, month, f"{last:04}-12")
     digits = f"{last:04}"
-    later = [digits[:place] + str(digit) for place in range(4) for digit in range(int(digits[place]) + 1, 10)]
-    return [*months, *(Beginning(term(kind, value)) for value in later)]
+    for place in range(4):
+        for digit in range(int(digits[place]) + 1, 10):
+            yield Beginning(term(kind, f"{digits[:place]}{digit}"))
+
+
+def between(kind: Kind, first: str, last: str) -> Iterator[str]:
+    """Terms of all files whose moment of a kind is in one of these months, both included."""
+    begin, end = (int(month[:4]) * 12 + int(month[5:]) - 1 for month in (first, last))
+    for number in range(begin, end + 1):
+        yield term(kind, f"{number // 12:04}-{number % 12 + 1:02}")
 
 
 def year_class(moment: datetime) -> int:
@@ -151,7 +159,7 @@ class _Days(dict[int, bytes]):
         self._value = value
 
     def __missing__(self, day: int) -> bytes:
-        self[day] = made = _ended(term(self._kind, self._value(_EPOCH + timedelta(days=day))))
+        self[day] = made = _ended(term(self._kind, self._value(moment_of(day * _DAY))))
         return made
 
 

@@ -171,12 +171,14 @@ def _without_logical_types(node: Any) -> Any:
     return node
 
 
-def _micros(moment: datetime) -> int:
+def microseconds_of(moment: datetime) -> int:
+    """Since 1970, as Avro's timestamp-micros has it."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
+def moment_of(microseconds: int) -> datetime:
+    """What `microseconds_of` was made of, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _to_avro(event: FileEvent) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _to_avro(event: FileEvent) -> dict[str, Any]:
     return {
         "event_id": str(event.event_id),
         "event_type": _AVRO_NAME[event.event_type],
-        "occurred_at": _micros(event.occurred_at),
+        "occurred_at": microseconds_of(event.occurred_at),
         "file_id": str(event.file_id),
         "revision": event.revision,
         "storage_element_id": event.storage_element_id,
@@ -194,8 +196,8 @@ def _to_avro(event: FileEvent) -> dict[str, Any]:
             "storage_filename": metadata.storage_filename,
             "file_size": metadata.file_size,
             "mime_type": metadata.mime_type,
-            "created_at": _micros(metadata.created_at),
-            "updated_at": _micros(metadata.updated_at),
+            "created_at": microseconds_of(metadata.created_at),
+            "updated_at": microseconds_of(metadata.updated_at),
             "created_by_username": metadata.created_by_username,
             "created_by_fullname": metadata.created_by_fullname,
             "description": metadata.description,
@@ -203,7 +205,7 @@ def _to_avro(event: FileEvent) -> dict[str, Any]:
             "tags": metadata.tags,
             "storage_path": metadata.storage_path,
             "checksum": metadata.checksum,
-            "retention_expires_at": metadata.retention_expires_at and _micros(metadata.retention_expires_at),
+            "retention_expires_at": metadata.retention_expires_at and microseconds_of(metadata.retention_expires_at),
         },
     }
 
@@ -212,14 +214,14 @@ def _from_avro(record: Any) -> FileEvent:
     metadata = record["metadata"]
     if metadata is not None:
         metadata["tags"] = tuple(metadata["tags"])
-        metadata["created_at"] = _moment(metadata["created_at"])
-        metadata["updated_at"] = _moment(metadata["updated_at"])
+        metadata["created_at"] = moment_of(metadata["created_at"])
+        metadata["updated_at"] = moment_of(metadata["updated_at"])
         if (expires := metadata["retention_expires_at"]) is not None:
-            metadata["retention_expires_at"] = _moment(expires)
+            metadata["retention_expires_at"] = moment_of(expires)
     return FileEvent(
         event_id=UUID(record["event_id"]),
         event_type=EVENT_TYPES[record["event_type"]],
-        occurred_at=_moment(record["occurred_at"]),
+        occurred_at=moment_of(record["occurred_at"]),
         file_id=UUID(record["file_id"]),
         revision=record["revision"],
         storage_element_id=record["storage_element_id"],

@@ -41,6 +41,7 @@ from tests.backends import Backend
 from tests.running import running
 from tests.waiting import settles
 
+Rebuilding = Callable[[], AbstractAsyncContextManager[None]]
 Running = Callable[..., AbstractAsyncContextManager[Projector]]
 MAX_UPLOAD_BYTES = 20 * 2**20
 LIMITS = Limits(upload_bytes=MAX_UPLOAD_BYTES, name=255, description=10_000, tags=100, tag=100)
@@ -203,21 +204,26 @@ def group_name() -> str:
 
 
 @pytest.fixture
-def worker(query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, group: str) -> Callable[[], Any]:
+def settings(query_database: str, events_topic: Topic, group: str) -> MaintenanceSettings:
+    return MaintenanceSettings.model_validate(
+        {
+            "query_database_url": query_database,
+            "kafka_bootstrap_servers": events_topic.bootstrap_servers,
+            "file_events_topic": events_topic.name,
+            "kafka_consumer_group": group,
+        }
+    )
+
+
+@pytest.fixture
+def worker(query_pool: asyncpg.Pool, settings: MaintenanceSettings) -> Rebuilding:
     """Runs a worker of rebuilds over the database and the topic."""
 
     @asynccontextmanager
     async def run() -> AsyncIterator[None]:
-        servers = events_topic.bootstrap_servers
-        settings = MaintenanceSettings.model_validate(
-            {
-                "query_database_url": query_database,
-                "kafka_bootstrap_servers": servers,
-                "file_events_topic": events_topic.name,
-                "kafka_consumer_group": group,
-            }
+        letters = TopicDeadLetters(
+            settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)
         )
-        letters = TopicDeadLetters(servers, topic_name(DEAD_LETTERS, events_topic.name))
         async with running(
             RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
         ):

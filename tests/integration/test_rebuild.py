@@ -1,8 +1,5 @@
 """Rebuilds over a real topic and a real database: the next generation is right, and nothing is left of a failed one."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -10,46 +7,10 @@ import asyncpg
 import pytest
 
 from consumer_query import generations, positions, rebuild_jobs
-from consumer_query.dead_letters import TopicDeadLetters
-from consumer_query.rebuild import Rebuilder
 from consumer_query.rebuild_jobs import Job, Kind, Phase, Wish
-from consumer_query.rebuild_worker import RebuildWorker
-from consumer_query.settings import MaintenanceSettings
-from schemas.topics import DEAD_LETTERS, topic_name
-from tests.integration.conftest import Running, Topic, cached, dead_letters, produce
-from tests.running import running
+from tests.integration.conftest import Rebuilding, Running, Topic, cached, dead_letters, produce
 from tests.samples import created, deleted, updated
 from tests.waiting import eventually, settles
-
-Rebuilding = Callable[[], Any]
-
-
-@pytest.fixture
-def settings(query_database: str, events_topic: Topic, group: str) -> MaintenanceSettings:
-    return MaintenanceSettings.model_validate(
-        {
-            "query_database_url": query_database,
-            "kafka_bootstrap_servers": events_topic.bootstrap_servers,
-            "file_events_topic": events_topic.name,
-            "kafka_consumer_group": group,
-        }
-    )
-
-
-@pytest.fixture
-def worker(query_pool: asyncpg.Pool, settings: MaintenanceSettings) -> Rebuilding:
-    @asynccontextmanager
-    async def run() -> AsyncIterator[None]:
-        letters = TopicDeadLetters(
-            settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)
-        )
-        async with running(
-            RebuildWorker(Rebuilder(settings, query_pool, letters, None), query_pool, timedelta(hours=1))
-        ):
-            yield
-        await letters.close()
-
-    return run
 
 
 async def ask(pool: asyncpg.Pool, kind: Kind = Kind.REBUILD, **how: Any) -> Job:

@@ -5,19 +5,11 @@ import asyncpg
 from consumer_query import rebuild_jobs
 from consumer_query.rebuild_jobs import Phase, Wish
 from producer_admin.outbox import shard_of
-from tests.integration.conftest import Running, Topic, cached, dead_letters, produce
-from tests.integration.test_rebuild import (
-    Rebuilding,
-    ask,
-    ended,
-    settings,
-    unattended,
-    worker,
-)
+from tests.integration.conftest import Rebuilding, Running, Topic, cached, dead_letters, produce
+from tests.integration.test_rebuild import ask, ended, unattended
 from tests.samples import created
 from tests.waiting import eventually, settles
 
-__all__ = ["settings", "worker"]
 HALF = """
 SELECT count(*) FROM rebuild_partitions WHERE job_id = $1 AND next_offset > first_offset + 4 AND loaded_at IS NULL
 """

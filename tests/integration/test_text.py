@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from consumer_query import analysis
-from consumer_query.analysis import TooManyWordsError, search_vector, split
-from consumer_query.asking import ask, ask_name
+from consumer_query.analysis import TooManyWordsError, name_term, quoted_term, search_vector, split
+from consumer_query.asking import understand
 from consumer_query.stop_words import STOP_WORDS
 from tests.vectors import spelt
 
@@ -42,9 +42,9 @@ async def test_postgres_takes_any_text_and_any_query(
     query_pool: asyncpg.Pool, name: str, tags: list[str], text: str, user: str, query: str
 ) -> None:
     vector = search_vector(name, tags, text, user, user)
-    for word in filter(None, (ask(query), ask_name(query))):
+    for word in filter(None, (understand(query).words, quoted_term(name_term(query)))):
         assert await query_pool.fetchval(FOUND, vector, word) in {True, False}
-    assert await query_pool.fetchval(FOUND, vector, ask_name(name)) is True
+    assert await query_pool.fetchval(FOUND, vector, quoted_term(name_term(name))) is True
 
 
 @given(name=TEXT, tag=TEXT, text=TEXT, user=TEXT)
@@ -59,7 +59,7 @@ async def test_a_file_is_found_by_each_of_its_words(
     words |= {word for word in split(f"{tag} {text}") if word.lower() not in STOP_WORDS}
     for word in words:
         for asked in (word, word.lower(), word.upper() if word.upper().lower() == word.lower() else word):
-            assert await query_pool.fetchval(FOUND, vector, ask(asked)), asked
+            assert await query_pool.fetchval(FOUND, vector, understand(asked).words), asked
 
 
 @given(words=WORDS)
@@ -72,15 +72,15 @@ async def test_neighbours_are_found_as_a_phrase_whatever_stands_before_and_betwe
         said = [number for number, word in enumerate(words) if word not in STOP_WORDS]
         for first, second in pairwise(said):
             phrase = " ".join(words[first : second + 1])
-            assert await query_pool.fetchval(FOUND, vector, ask(f'"{phrase}"')), phrase
+            assert await query_pool.fetchval(FOUND, vector, understand(f'"{phrase}"').words), phrase
 
 
 async def test_a_phrase_does_not_reach_across_fields_tags_or_the_parts_of_a_name(query_pool: asyncpg.Pool) -> None:
     vector = search_vector("one twoThree", ("four", "five"), "eight", "six", "seven")
     for phrase in ("twoThree two", "three four", "four five", "five six", "seven eight", "one three"):
-        assert not await query_pool.fetchval(FOUND, vector, ask(f'"{phrase}"')), phrase
+        assert not await query_pool.fetchval(FOUND, vector, understand(f'"{phrase}"').words), phrase
     for phrase in ("one twothree", "two three", "six seven"):
-        assert await query_pool.fetchval(FOUND, vector, ask(f'"{phrase}"')), phrase
+        assert await query_pool.fetchval(FOUND, vector, understand(f'"{phrase}"').words), phrase
 
 
 @given(name=WORDS, tags=WORDS, text=WORDS)
@@ -180,6 +180,6 @@ async def test_a_word_at_the_last_position_is_there_once_wherever_it_comes_again
 
 async def test_positions_end_where_postgres_ends_them_and_words_behind_are_found(query_pool: asyncpg.Pool) -> None:
     vector = search_vector("a", (), "filler " * 20_000 + "needle thing needle", "u", None)
-    assert await query_pool.fetchval(FOUND, vector, ask("needle thing filler"))
+    assert await query_pool.fetchval(FOUND, vector, understand("needle thing filler").words)
     assert re.search(r"\bneedl:16383C(?!,)", spelt(vector))
     assert len((re.search(r"filler:(\S+)", spelt(vector)) or [""])[1].split(",")) == 255

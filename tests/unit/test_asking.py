@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer_query.asking import ask, ask_name
+from consumer_query.asking import understand
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,18 @@ from consumer_query.asking import ask, ask_name
     ],
 )
 def test_a_query_keeps_its_syntax_and_loses_other_punctuation(query: str, expected: str) -> None:
-    assert ask(query) == expected
+    assert understand(query).words == expected
 
 
 def test_a_query_is_asked_for_as_a_name_too() -> None:
-    assert ask_name(" It's \\ OR.TXT") == "'=it''s \\\\ or.txt'"
+    assert understand(" It's \\ OR.TXT").exact == "'=it''s \\\\ or.txt'"
 
 
 @given(st.text())
 def test_a_query_never_asks_for_more_words_than_postgres_can_evaluate(query: str) -> None:
-    assert ask(query * 3).count("'") <= 2 * 1_000
+    assert understand(query * 3).words.count("'") <= 2 * 1_000
 
 
 def test_words_behind_the_thousandth_are_not_asked_for() -> None:
-    assert ask(" ".join(f"w{number}" for number in range(2_000))).count("'") == 2 * 1_000
-    assert ask('"' + "x " * 2_000).count("'") == 2 * 1_000
+    assert understand(" ".join(f"w{number}" for number in range(2_000))).words.count("'") == 2 * 1_000
+    assert understand('"' + "x " * 2_000).words.count("'") == 2 * 1_000

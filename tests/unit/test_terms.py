@@ -112,6 +112,7 @@ def test_a_word_in_typing_asks_for_its_beginnings_and_for_the_word_itself() -> N
     assert understand('"догово', typing=True).prefix is None
     assert understand("-догово", typing=True).prefix is None
     assert understand("д", typing=True).prefix is None
+    assert understand("фото скан фото", typing=True).words == "'фот' & 'скан' & ('фот' | 'фото':*)"
     assert understand("IMG_2024 фото", typing=True).words == "'img' & '2024' & ('фот' | 'фото':*)"
 
 
