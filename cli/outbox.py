@@ -141,10 +141,11 @@ async def _connection() -> "AsyncIterator[Connection]":
     import asyncpg
 
     from cli.running import admin_database
+    from runtime.postgres import AWAY
 
     try:
         connection = await asyncpg.connect(admin_database(), timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*AWAY, OSError, asyncpg.PostgresError) as error:
         raise CliError(f"The Admin database does not answer: {type(error).__name__}: {error}") from error
     try:
         yield connection

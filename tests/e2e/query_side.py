@@ -70,6 +70,7 @@ class QuerySide:
         try:
             yield scene
         finally:
+            scene.tell_of_the_dead()
             await asyncio.to_thread(scene.stop_all)
 
 
@@ -186,6 +187,12 @@ class Scene:
         for child in self.processes.values():
             if child.exit_code() is not None:
                 raise child.died()
+
+    def tell_of_the_dead(self) -> None:
+        """Print what those said that have ended by themselves: shown with a test that fails."""
+        for child in self.processes.values():
+            if child.exit_code() is not None:
+                print(child.died())
 
     async def unready(self, name: str) -> str | None:
         """Why a process is not ready; None when it is. "no answer" while it does not listen."""

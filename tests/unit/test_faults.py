@@ -19,6 +19,8 @@ exceptions = asyncpg.exceptions
         KafkaConnectionError(),
         UnknownTopicOrPartitionError(),
         asyncpg.InterfaceError("connection is closed"),
+        # Seen when Postgres is killed between two statements of a connection.
+        asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
         exceptions.ConnectionDoesNotExistError(),
         exceptions.DeadlockDetectedError(),
         exceptions.SerializationError(),
