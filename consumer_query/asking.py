@@ -49,6 +49,8 @@ class Asked:
     """The same lexemes, and the word in lower case that each was typed as."""
     prefix: str | None
     """The last word, when it is only the beginning of one."""
+    begun: Sequence[str]
+    """Lexemes that stand for it besides those that begin so: of what was typed, and of what its ending may become."""
 
     @property
     def lexemes(self) -> tuple[str, ...]:
@@ -104,13 +106,13 @@ def understand(query: str, *, typing: bool = False) -> Asked:
     finds = any(word not in STOP_WORDS for group in groups for one in group if not one.excluded for word in one.words)
     prefix = _prefix(query, groups[-1]) if typing else None
     found = [_lexemes(group, stop_words=not finds) for group in groups]
-    ending = ""
+    ending, begun = "", list[str]()
     if prefix is not None:
         last = groups[-1].pop()
         groups[-1].append(replace(last, words=last.words[:-1]))
         # An ending that is half typed may reach beyond the stem.
-        stems = map(quoted_term, dict.fromkeys((lexeme(prefix), *stems_within(prefix))))
-        ending = f"({' | '.join([*stems, quoted_term(prefix)])}:*)"
+        begun = list(dict.fromkeys((lexeme(prefix), *stems_within(prefix))))
+        ending = f"({' | '.join(map(quoted_term, [*begun, prefix]))}:*)"
     texts = [list(dict.fromkeys(one.text(stop_words=not finds) for one in group)) for group in groups]
     texts[-1].append(ending)
     whole = query.strip()
@@ -122,6 +124,7 @@ def understand(query: str, *, typing: bool = False) -> Asked:
         alternatives=[list(group) for group in found],
         typed=dict(chain.from_iterable(group.items() for group in found)),
         prefix=prefix,
+        begun=begun,
     )
 
 

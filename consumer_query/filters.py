@@ -74,6 +74,11 @@ class Filters:
     checksum: str | None = None
     """With or without the name of its algorithm."""
 
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether the same file may be within them at one moment and not at another."""
+        return self.retention in (Retention.ACTIVE, Retention.EXPIRED)
+
     def values(self) -> list[tuple[str, ...]]:
         """Each a choice of lexemes, one of which the file has to have."""
         choices = [

@@ -6,7 +6,7 @@ and says what was left out of it: `total` as far as hits were counted, `ranked` 
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -105,7 +105,8 @@ class Searches:
         async with self._pool.acquire() as connection:
             key = self._key = self._key or await connection.fetchval(KEY_OF_CURSORS)
             cursor = None if request.cursor is None else decoded(request.cursor, key, request.asked)
-            now = await connection.fetchval(NOW)
+            # Only what is kept until some moment depends on the clock so closely that it has to be the database's.
+            now = await connection.fetchval(NOW) if request.filters.by_the_clock else datetime.now(UTC)
             instead = cursor.query if cursor is not None else None
             one = _One(connection, key, self._bounds, request, now, instead)
             page = replace(await one.page(cursor), corrected_to=instead)
@@ -174,7 +175,7 @@ class _One:
     async def page(self, cursor: Cursor | None) -> Page:
         """Answer one page of this very question."""
         lexemes = [
-            *(self.asked.lexemes if self.asked else ()),
+            *((*self.asked.lexemes, *self.asked.begun) if self.asked else ()),
             *(one for choice in self._plan.terms for one in choice),
         ]
         prefix = self.asked.prefix if self.asked else None
@@ -191,11 +192,13 @@ class _One:
     async def _ranked(self, way: Way, share: float, cursor: Cursor | None) -> tuple[Page, Way]:
         """Hits that are ranked; where they do not fill the page, those behind them too."""
         limit = self._request.limit
-        rows, way, found = await self._found(way, lambda way: self._plan.ranked_page(way, share, cursor, limit + 1))
+        horizon = cursor.horizon if cursor is not None else None
+        rows, way, found = await self._found(
+            way, lambda way: self._plan.ranked_page(way, share, cursor, limit + 1), may_widen=horizon is None
+        )
         facts = rows[0]
         hits = [row for row in rows if row["file_id"] is not None]
         seen = cursor.seen if cursor is not None else 0
-        horizon = cursor.horizon if cursor is not None else None
         if cursor is None and facts["found"] >= self._plan.bounds.ranked:
             horizon = (microseconds_of(facts["horizon_at"]), str(facts["horizon_id"]))
         if horizon is not None and way is Way.MANY:
@@ -240,7 +243,9 @@ class _One:
             values.setdefault(row["facet"], []).append((row["value"], row["count"]))
         return Facets(found.hits, found.all_of_them, values)
 
-    async def _found(self, way: Way, statement: Callable[[Way], Statement]) -> tuple[Sequence[Any], Way, _Found]:
+    async def _found(
+        self, way: Way, statement: Callable[[Way], Statement], *, may_widen: bool = False
+    ) -> tuple[Sequence[Any], Way, _Found]:
         """Rows, found in the way that has come to its end, and which it was."""
         while True:
             asked = statement(way)
@@ -251,7 +256,9 @@ class _One:
             elif way is Way.RECENT:
                 if hits >= asked.wanted:
                     return rows, way, _Found(hits, all_of_them=False)
-                way = Way.FEW
+                if not (may_widen and self._plan.widen(hits)):
+                    way = Way.FEW
+                may_widen = False
             elif way is Way.MANY and hits < asked.wanted:
                 if asked.walk is None:
                     return rows, way, _Found(hits, all_of_them=True)

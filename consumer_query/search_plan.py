@@ -5,14 +5,14 @@
     MANY    files are walked in the order of the answer until enough of them match
     ALL     the index gives all hits, however many: when those of a common word lie where the walk has not come
 
-A wrong estimate costs time and no hit: RECENT ones that are too few are FEW, FEW that are too many are MANY, MANY that
-are not found are ALL.
+A wrong estimate costs time and no hit: RECENT ones that are too few are looked for in more months, as many as what was
+found tells, and then are FEW; FEW that are too many are MANY, MANY that are not found are ALL.
 Statements are put together here, values in, text and arguments out.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -23,15 +23,14 @@ from consumer_query.asking import Asked
 from consumer_query.cursors import Cursor, Key
 from consumer_query.filters import Filters, tsquery_of
 from consumer_query.generations import NAME_ORDER
-from consumer_query.terms import Kind, month_of, since
+from consumer_query.terms import Kind, between, month_of, since
 from schemas.codec import moment_of
 
 _RECENT: Final = 1.6
 """Times the hits that are wanted, to be expected of the months that are asked for."""
-WORTH_ASKING: Final = 0.05
-"""Share of the files up to which the index is asked for a range: its classes' lists have to be read and merged."""
 MOST_VALUES: Final = 20
 """Of a facet."""
+_TIMES: Final = (f"{Kind.CREATED}:", f"{Kind.UPDATED}:")
 _LATER: Final = 2
 """Times the hits that are ranked on the first page: some may have come since."""
 
@@ -106,17 +105,26 @@ class Bounds:
     """Hits. More are not collected in any case."""
     always_few: int = 3_000
     """So many are collected even where there is a shorter way: then they can be counted."""
+    counting: float = 30_000.0
+    """Microseconds that this may take."""
     ranked: int = 1_000
     """The newest hits so many are ordered by how well they match."""
+    ranked_typing: int = 300
+    """Likewise, while the last word has only begun: the index has many lists to read for it, and the next letter may
+    make the answer worthless."""
     exact: int = 1_000
     """More files of one name are as good as any word."""
     least_walked: int = 10_000
     most_walked: int = 300_000
     """Files."""
-    collecting: float = 8.0
+    collecting: float = 5.0
     """Microseconds for a hit that the index gives: each is on another page, and not all pages are in memory."""
-    merging: float = 3_000.0
+    merging: float = 5_000.0
     """Microseconds for the lists of months."""
+    comparing: float = 0.2
+    """Microseconds for a hit and each class of a range that it is looked for in."""
+    completing: float = 0.2
+    """Microseconds for each file of each lexeme that a word which has only begun may become."""
     spare: int = 2
     """Matching files are not spread evenly: so many times what should be enough is walked."""
 
@@ -152,7 +160,7 @@ class _Order(NamedTuple):
     key: str
     type: str
     descending: bool
-    walking: float = 3.0
+    walking: float = 5.0
     """Microseconds for a file that is walked. Those of one time are beside each other."""
 
     @property
@@ -164,11 +172,11 @@ class _Order(NamedTuple):
         return "<" if self.descending else ">"
 
 
-_NEWEST: Final = _Order("created_at", "timestamptz", descending=True, walking=0.7)
+_NEWEST: Final = _Order("created_at", "timestamptz", descending=True, walking=1.5)
 _ORDERS: Final = {
     Sort.RELEVANCE: _NEWEST,
     Sort.NEWEST: _NEWEST,
-    Sort.OLDEST: _Order("created_at", "timestamptz", descending=False, walking=0.7),
+    Sort.OLDEST: _Order("created_at", "timestamptz", descending=False, walking=1.5),
     Sort.LARGEST: _Order("file_size", "bigint", descending=True),
     Sort.SMALLEST: _Order("file_size", "bigint", descending=False),
     Sort.NAME: _Order(NAME_ORDER, "text", descending=False),
@@ -211,7 +219,9 @@ class Counts:
 
 
 def share_of(asked: Asked | None, choices: Iterable[Sequence[str]], counts: Counts) -> float:
-    """The share of files that should match, 0 to 1, as if lexemes came together by chance.
+    """The share of files that should match, 0 to 1, as if lexemes came together by chance; but for times.
+
+    Nothing is updated before it is created, and most files hardly later, so of two ranges of times the smaller counts.
 
     Args:
         asked: the words, or None when all files match
@@ -220,22 +230,37 @@ def share_of(asked: Asked | None, choices: Iterable[Sequence[str]], counts: Coun
     """
     if not counts.files:
         return 0.0
-    share = 1.0 if asked is None else min(1.0, sum(_share(group, asked.prefix, counts) for group in asked.alternatives))
-    return share * math.prod(_share_of_any(choice, counts) for choice in choices)
+    share = 1.0 if asked is None else min(1.0, sum(_share(group, asked, counts) for group in asked.alternatives))
+    times, others = [1.0], [share]
+    for choice in choices:
+        (times if _is_of_times(choice) else others).append(_share_of_any(choice, counts))
+    return min(times) * math.prod(others)
+
+
+def _is_of_times(choice: Sequence[str]) -> bool:
+    return choice[0].startswith(_TIMES)
 
 
 def _share_of_any(choice: Sequence[str], counts: Counts) -> float:
     return min(1.0, sum(counts.lexemes.get(one, 0) for one in choice) / counts.files)
 
 
-def _share(group: Sequence[str], prefix: str | None, counts: Counts) -> float:
+def _share(group: Sequence[str], asked: Asked, counts: Counts) -> float:
     share = 1.0 if group else 0.0
     for place, one in enumerate(group, 1):
         known = counts.lexemes.get(one, 0)
-        if prefix is not None and place == len(group):
-            known = max(known, counts.prefix)
+        if asked.prefix is not None and place == len(group):
+            known = max(known, counts.prefix + sum(counts.lexemes.get(other, 0) for other in asked.begun))
         share *= min(1.0, known / counts.files)
     return share
+
+
+class _Asking(NamedTuple):
+    """Which ranges the index is asked for, and what it costs to look at all that it gives then."""
+
+    classes: Sequence[tuple[str, ...]]
+    cost: float
+    """Microseconds."""
 
 
 class Plan:
@@ -253,38 +278,93 @@ class Plan:
         self._asked = asked
         self._filters = filters
         self._now = now
-        self.bounds = bounds
+        typing = asked is not None and asked.prefix is not None
+        self.bounds = replace(bounds, ranked=min(bounds.ranked, bounds.ranked_typing)) if typing else bounds
         self._values, self._classes = filters.values(), filters.classes(now)
+        self._asking: dict[Way, Sequence[tuple[str, ...]]] = {Way.MANY: ()}
+        """Ranges that the index is asked for, all of them where nothing is said here; the row decides in any case."""
         self._since = ""
+        self._wanted = 0
+        self._known_months: Mapping[str, int] = {}
+        """Files by the month in which they were created, where hits may be."""
         self.sort = Sort.NEWEST if asked is None and sort is Sort.RELEVANCE else sort
         self._order = _ORDERS[self.sort]
 
     @property
     def terms(self) -> list[tuple[str, ...]]:
-        """What the filters ask the index for; less after `begin`."""
+        """What the filters could ask the index for."""
         return self._values + self._classes
 
     def begin(self, counts: Counts, limit: int) -> tuple[Way, float]:
-        """How to begin, and which share of files should match: the way that should be shorter for so many hits.
+        """How to begin, and which share of the files that are walked should match: the way that should be shortest.
 
-        Classes that leave most files are left to the rows from here on.
+        Args:
+            counts: of `terms` and of the words
+            limit: hits on the page
         """
-        share = share_of(self._asked, self.terms, counts)
-        if counts.files:
-            self._classes = [one for one in self._classes if _share_of_any(one, counts) <= WORTH_ASKING]
         if self._asked is None and not self.terms:
-            return Way.MANY, share
+            return Way.MANY, share_of(None, (), counts)
+        if not counts.files:
+            return Way.FEW, 0.0
+        share = share_of(self._asked, self.terms, counts)
+        found = share_of(self._asked, self._values, counts) * counts.files
+        collected = self._worth_asking(found, self._narrowest_time(counts), counts)
+        self._asking[Way.FEW] = self._asking[Way.ALL] = collected.classes
         hits = share * counts.files
-        if hits <= self.bounds.always_few:
+        if not hits or (hits <= self.bounds.always_few and collected.cost <= self.bounds.counting):
             return Way.FEW, share
-        wanted = self.bounds.ranked if self.sort is Sort.RELEVANCE else limit
-        ways = {Way.MANY: wanted / share * self._order.walking}
+        # The newest files are within each range of times that has no end, and a walk begins at the end of creation.
+        others = [one for one in self.terms if not _is_of_times(one)]
+        met = share if self._filters.updated_before is not None else share_of(self._asked, others, counts)
+        wanted = self._wanted = self.bounds.ranked if self.sort is Sort.RELEVANCE else limit
+        self._known_months = self._months(counts)
+        ways = {Way.MANY: wanted / met * self._order.walking}
         if hits <= self.bounds.few:
-            ways[Way.FEW] = hits * self.bounds.collecting
-        if self.sort is Sort.RELEVANCE and (month := _month_with(_RECENT * wanted / share, counts.months)):
-            self._since = month
-            ways[Way.RECENT] = _RECENT * wanted * self.bounds.collecting + self.bounds.merging
-        return min(ways, key=ways.__getitem__), share
+            ways[Way.FEW] = collected.cost
+        if self.sort is Sort.RELEVANCE and (month := _month_with(_RECENT * wanted / met, self._known_months)):
+            classes = [one for one in self._classes if not _is_of_times(one)]
+            left = math.prod(_share_of_any(one, counts) for one in classes)
+            recent = self._worth_asking(_RECENT * wanted / left, classes, counts)
+            self._since, self._asking[Way.RECENT] = month, recent.classes
+            ways[Way.RECENT] = recent.cost + self.bounds.merging
+        return min(ways, key=ways.__getitem__), met
+
+    def widen(self, hits: int) -> bool:
+        """Ask for more months, when those that were asked for had only so many hits.
+
+        Returns:
+            False when all hits should be asked for instead: there are few, or nothing is known of where they are.
+        """
+        looked_at = sum(files for month, files in self._known_months.items() if month >= self._since)
+        if not hits or hits * sum(self._known_months.values()) <= self.bounds.always_few * looked_at:
+            return False
+        month = _month_with(looked_at * _RECENT * self._wanted / hits, self._known_months)
+        if month is None or month >= self._since:
+            return False
+        self._since = month
+        return True
+
+    def _worth_asking(self, hits: float, classes: Sequence[tuple[str, ...]], counts: Counts) -> _Asking:
+        """Which ranges leave so few of these hits that it is worth looking for them in the lists of their classes."""
+        cost = hits * self.bounds.collecting
+        chosen: list[tuple[str, ...]] = []
+        for share, one in sorted((_share_of_any(one, counts), one) for one in classes):
+            classes_there = sum(term in counts.lexemes for term in one)
+            comparing = min(hits, share * counts.files) * classes_there * self.bounds.comparing
+            if cost * (1 - share) > comparing:
+                chosen.append(one)
+                hits, cost = hits * share, cost * share + comparing
+        return _Asking(chosen, cost + counts.prefix * self.bounds.completing)
+
+    def _narrowest_time(self, counts: Counts) -> list[tuple[str, ...]]:
+        """The ranges without those of times that leave no fewer files than another one."""
+        times = sorted((_share_of_any(one, counts), one) for one in self._classes if _is_of_times(one))
+        return [one for one in self._classes if not _is_of_times(one)] + [one for _, one in times[:1]]
+
+    def _months(self, counts: Counts) -> Mapping[str, int]:
+        """Those in which files may have been created."""
+        end = self._filters.created_before
+        return counts.months if end is None else {one: n for one, n in counts.months.items() if one <= month_of(end)}
 
     def ranked_page(self, way: Way, share: float, cursor: Cursor | None, limit: int) -> Statement:
         """Of the hits that are ranked: exact ones, and the newest.
@@ -313,7 +393,7 @@ class Plan:
         sql = RANKED_PAGE.format(
             hits=hits,
             exact=self._exact(given),
-            also=" AND ".join(self._also(given)) or "true",
+            also=" AND ".join(self._also(given, Way.MANY)) or "true",
             most_exact=self.bounds.exact,
             most_ranked=wanted,
             horizon=horizon,
@@ -368,9 +448,12 @@ class Plan:
     ) -> tuple[str, Walk | None]:
         """Hits as a statement within another, and the walk in it where it has a bound."""
         scanned, wanted = bounds
-        conditions = [*self._match(given), excluded]
+        conditions = [*self._match(given, way), excluded]
         if way is Way.RECENT:
-            months = since(Kind.CREATED, since_month or self._since, self._now)
+            begin, end = since_month or self._since, self._filters.created_before
+            months = (
+                since(Kind.CREATED, begin, self._now) if end is None else between(Kind.CREATED, begin, month_of(end))
+            )
             conditions.append(f"search @@ {given(tsquery_of([months]))}::tsquery")
         match = " AND ".join(filter(None, conditions)) or "true"
         if way is not Way.MANY:
@@ -397,9 +480,9 @@ class Plan:
         conditions = [one for one in (within(given), *created) if one]
         return "WHERE " + " AND ".join(conditions) if conditions else ""
 
-    def _match(self, given: "_Given") -> list[str]:
+    def _match(self, given: "_Given", way: Way) -> list[str]:
         """Words and filters, as conditions."""
-        also = self._also(given)
+        also = self._also(given, way)
         if self._asked is None:
             return also
         words = f"search @@ {given(self._asked.match)}::tsquery"
@@ -407,9 +490,10 @@ class Plan:
             words = f"({words} OR file_id = {given(self._asked.file_id)}::uuid)"
         return [words, *also]
 
-    def _also(self, given: "_Given") -> list[str]:
+    def _also(self, given: "_Given", way: Way) -> list[str]:
         """The filters alone."""
-        terms = [f"search @@ {given(tsquery_of(self.terms))}::tsquery"] if self.terms else []
+        asked = [*self._values, *self._asking.get(way, self._classes)]
+        terms = [f"search @@ {given(tsquery_of(asked))}::tsquery"] if asked else []
         return terms + [one.sql.format(given(one.value)) for one in self._filters.conditions(self._now)]
 
     def _created(self, given: "_Given") -> list[str]:

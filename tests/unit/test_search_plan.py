@@ -54,6 +54,53 @@ def test_the_way_is_chosen_by_how_many_hits_there_should_be(query: str, counts: 
     assert plan.begin(counts, 20)[0] is way
 
 
+MONTHS = {f"2026-{month:02}": 20_000 for month in range(1, 13)}
+
+
+def planned(query: str, filters: Filters, counts: Counts, *, typing: bool = False) -> tuple[Plan, Way]:
+    plan = Plan(understand(query, typing=typing), filters, Sort.RELEVANCE, NOW, Bounds())
+    return plan, plan.begin(counts, 20)[0]
+
+
+def test_of_two_ranges_of_times_the_smaller_counts_since_what_is_new_is_new_in_both() -> None:
+    filters = Filters(created_from=NOW, updated_from=NOW)
+    counts = Counts(1_000, {"договор": 500, "new:2026-11": 100, "upd:2026-11": 200}, 0)
+    choices = filters.values() + filters.classes(NOW)
+    assert share_of(understand("договор"), choices, counts) == pytest.approx(0.05)
+
+
+def test_a_walk_meets_every_file_that_is_new_enough_so_such_a_range_makes_it_no_longer() -> None:
+    lexemes = {"договор": 300_000} | {f"new:{month}": files for month, files in MONTHS.items()}
+    counts = Counts(1_000_000, lexemes, 0, MONTHS)
+    whole = Plan(understand("договор"), Filters(), Sort.RELEVANCE, NOW, Bounds()).begin(counts, 20)
+    ranged = Plan(
+        understand("договор"), Filters(created_from=datetime(2026, 6, 1, tzinfo=UTC)), Sort.RELEVANCE, NOW, Bounds()
+    )
+    assert ranged.begin(counts, 20) == whole
+
+
+def test_a_word_that_has_begun_is_as_common_as_all_that_it_may_become() -> None:
+    asked = understand("действующ", typing=True)
+    counts = Counts(1_000_000, {"действ": 300_000}, 5_000)
+    assert share_of(asked, (), counts) == pytest.approx(0.305)
+
+
+def test_months_with_too_few_hits_are_followed_by_as_many_as_what_was_found_tells() -> None:
+    counts = Counts(240_000, {"договор": 12_000}, 0, MONTHS)
+    plan, way = planned("договор", Filters(), counts)
+    assert way is Way.RECENT
+    before = str(plan.ranked_page(way, 0.05, None, 21).arguments)
+    assert plan.widen(800)
+    after = str(plan.ranked_page(way, 0.05, None, 21).arguments)
+    assert len(after) > len(before)
+
+
+def test_few_hits_are_asked_for_at_once_instead_of_more_months() -> None:
+    plan, _ = planned("договор", Filters(), Counts(240_000, {"договор": 12_000}, 0, MONTHS))
+    assert not plan.widen(0)
+    assert not plan.widen(10)
+
+
 def test_the_rarer_a_word_the_longer_the_walk_within_its_bounds() -> None:
     bounds = Bounds()
     walks = [bounds.walked(share, bounds.ranked) for share in (1.0, 0.1, 0.02, 0.001, 0.0)]
