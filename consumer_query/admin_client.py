@@ -13,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from consumer_query.errors import AdminAwayError, CannotCompareError, DeadLettersAwayError
 from consumer_query.reconcile import Listed, Page, Truth
+from runtime.http import pass_on
 from schemas.digests import MOST_FILES, Range, Span, Sum
 from schemas.sync_views import DigestsAnswer, DigestsAsked, FilesAnswer, FilesAsked, RangeView, SpanView
+from schemas.trace_views import AdminTrace
 
 TIMEOUT_SECONDS: Final = 10.0
 COMPARE_SECONDS: Final = 60.0
@@ -22,6 +24,7 @@ COMPARE_SECONDS: Final = 60.0
 MOST_REPUBLISHED: Final = 500
 """In one request, as the Admin module takes it."""
 PREFIX: Final = "/api/v1/admin"
+TRACE: Final = "/api/v1/files/{file_id}/trace"
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Id = TypeVar("Id")
@@ -31,7 +34,9 @@ class AdminClient:
     """The Admin API as far as it is needed here."""
 
     def __init__(self, admin_url: str) -> None:
-        self._client = httpx.AsyncClient(base_url=admin_url, trust_env=False, timeout=TIMEOUT_SECONDS)
+        self._client = httpx.AsyncClient(
+            base_url=admin_url, trust_env=False, timeout=TIMEOUT_SECONDS, event_hooks={"request": [pass_on]}
+        )
 
     async def republish(self, file_id: UUID, at_least: int, actor: str) -> bool:
         """Announce a file, deleted or not, under a revision greater than `at_least`; False where it is unknown.
@@ -83,18 +88,35 @@ class AdminClient:
         Raises:
             AdminAwayError: it is not, or there is none.
         """
+        return await self._asked("POST", f"{PREFIX}{path}", json=body, timeout=seconds, headers=headers)
+
+    async def trace(self, file_id: UUID) -> AdminTrace:
+        """How far the changes of a file have come there.
+
+        Raises:
+            AdminAwayError: the Admin API does not answer, or refuses, or is too old to be asked this.
+        """
+        answer = await self._asked("GET", TRACE.format(file_id=file_id))
         try:
-            answer = await self._client.post(f"{PREFIX}{path}", json=body, timeout=seconds, headers=headers)
+            return AdminTrace.model_validate_json(answer.content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise AdminAwayError(f"The Admin API's answer cannot be read: {where}: {first['msg']}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _asked(self, method: str, url: str, **how: Any) -> httpx.Response:
+        try:
+            answer = await self._client.request(method, url, **how)
             answer.raise_for_status()
         except httpx.HTTPStatusError as error:
             raise AdminAwayError(f"The Admin API answered {error.response.status_code}: {_why(error)}") from error
         except httpx.HTTPError as error:
             raise AdminAwayError(f"The Admin API does not answer: {type(error).__name__} {error}".rstrip()) from error
         return answer
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
 
 
 class AdminSide:

@@ -146,7 +146,10 @@ class DeadLetterLog:
         self.resolutions = resolutions
 
     async def read(self, begin: int = 0) -> AsyncGenerator[Listed, None]:
-        """All letters from an offset on. One that was put aside twice comes once, unless only one of both is open."""
+        """All letters from an offset on; below 0 it is counted from the end.
+
+        One that was put aside twice comes once, unless only one of both is open.
+        """
         try:
             book = await self.resolutions.read()
             seen: set[tuple[str, int, int, int, bool]] = set()

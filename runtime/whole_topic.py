@@ -23,6 +23,8 @@ async def whole_topic(
 ) -> AsyncGenerator["ConsumerRecord[bytes, bytes]", None]:
     """All committed records of partition 0 from offset `begin`, in order. Close it (aclosing) when leaving early.
 
+    Below 0, `begin` is counted from the end.
+
     Raises:
         aiokafka.errors.KafkaError: the broker is away, or does not know the topic.
         TimeoutError: no progress within STALL_SECONDS.
@@ -66,7 +68,7 @@ async def _seek(consumer: AIOKafkaConsumer, partition: TopicPartition, begin: in
     consumer.assign([partition])
     beginning: int = (await consumer.beginning_offsets([partition]))[partition]
     end: int = (await consumer.end_offsets([partition]))[partition]
-    consumer.seek(partition, max(begin, beginning))
+    consumer.seek(partition, max(begin if begin >= 0 else end + begin, beginning))
     return end
 
 
