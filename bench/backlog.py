@@ -26,7 +26,7 @@ from runtime.health import NotReadyError
 from runtime.postgres import Connection, open_pool
 from runtime.process import collect_seldom
 from schemas.codec import encode
-from schemas.events import FileEvent
+from schemas.events import FileEvent, record_headers
 
 READY_SECONDS: Final = 120.0
 SLOWEST: Final = 500
@@ -72,6 +72,13 @@ class Record(NamedTuple):
     value: bytes | None
     timestamp_ms: int
     headers: list[tuple[str, bytes]]
+
+    @classmethod
+    def of(cls, event: FileEvent) -> "Record":
+        """What a relay would send; a deletion without its tombstone."""
+        headers = record_headers(event.revision, event.event_id)
+        moment = int(event.occurred_at.timestamp() * 1000)
+        return cls(shard_of(event.file_id), str(event.file_id).encode(), encode(event), moment, headers)
 
 
 async def relayed(servers: Servers, topic: str, backlog: Sequence[Waiting]) -> float:

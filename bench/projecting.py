@@ -104,8 +104,12 @@ async def prepare(database: str) -> None:
     await run_migrate(QueryDatabaseSettings.model_validate({"query_database_url": database}))
 
 
-async def project(servers: Servers, database: str, log: Log, group: str | None = None) -> tuple[Run, str]:
+async def project(
+    servers: Servers, database: str, log: Log, group: str | None = None, **variables: str
+) -> tuple[Run, str]:
     """Run the process on a prepared database until it has applied all of the topic, then end it.
+
+    `variables` are set besides what it needs.
 
     Returns:
         What it took, and the group it ran in.
@@ -116,7 +120,7 @@ async def project(servers: Servers, database: str, log: Log, group: str | None =
     """
     group = group or f"projector-{next(_groups)}"
     connection = await asyncpg.connect(database)
-    with process(servers, "projector", database, log.topic, KAFKA_CONSUMER_GROUP=group) as child:
+    with process(servers, "projector", database, log.topic, KAFKA_CONSUMER_GROUP=group, **variables) as child:
         watched = _Watched(psutil.Process(child.pid))
 
         def lives() -> None:

@@ -88,7 +88,7 @@ async def measure(servers: Servers, rows: int, rounds: int, peers: Sequence[Peer
         Events a second of each, our multiples of theirs, and the most memory that our process held.
     """
     async with AsyncExitStack() as stack:
-        given = await stack.enter_async_context(_input(servers, rows, tell))
+        given = await stack.enter_async_context(given_topic(servers, rows, tell))
         contenders: dict[str, Contender] = {OURS: lambda: _ours(given), FLOOR: lambda: _floor(given)}
         if Peer.REDIS in peers:
             url = stack.enter_context(redis_streams.redis_server(servers.folder / "redis", tell))
@@ -117,7 +117,7 @@ async def sizes(servers: Servers, rows: int, rounds: int, tables: Sequence[int],
     Returns:
         Events a second at each size, and each size's share of the first one's.
     """
-    async with _input(servers, rows, tell) as given:
+    async with given_topic(servers, rows, tell) as given:
         names = {size: f"{OURS}, {size:,} files in the table" for size in tables}
         for number, order in enumerate(turned(list(tables), rounds), 1):
             for size in order:
@@ -135,7 +135,7 @@ async def sizes(servers: Servers, rows: int, rounds: int, tables: Sequence[int],
 
 
 @asynccontextmanager
-async def _input(servers: Servers, rows: int, tell: Tell) -> AsyncIterator[Input]:
+async def given_topic(servers: Servers, rows: int, tell: Tell) -> AsyncIterator[Input]:
     """A topic that the real relay has written."""
     tell("Making events")
     events = list(samples.events(rows))

@@ -102,16 +102,36 @@ def projector(
 
 
 @bench.command()
+def monitoring(
+    *,
+    rows: Annotated[int, typer.Option(min=2000, help="Events on the topic.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1)] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a topic alone, and with all that watches the lag: what being watched costs. Some 30 s a round."""
+    from bench.monitoring import measure
+
+    _show(lambda servers, tell: measure(servers, rows, rounds, tell), as_json=as_json)
+
+
+@bench.command()
 def rebuild(
     *,
     rows: Annotated[int, typer.Option(min=2000, help="Files; the topic holds two records of each.")] = 100_000,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     readers: Annotated[int, typer.Option(min=1, help="Processes that load at once.")] = 2,
+    sizes: Annotated[
+        str | None, typer.Option(help="Instead: the rebuild alone, of 100000,1000000,3000000 files.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild the cache, beside bare COPY and CREATE INDEX, and beside replaying the topic into the live table."""
-    from bench.rebuild import measure
+    from bench.rebuild import growth, measure
 
+    if sizes is not None:
+        counts = _parsed("--sizes", sizes, lambda word: max(2000, int(word)))
+        _show(lambda servers, tell: growth(servers, counts, readers, tell), as_json=as_json)
+        return
     _show(lambda servers, tell: measure(servers, rows, rounds, readers, tell), as_json=as_json)
 
 
