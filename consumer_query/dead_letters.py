@@ -52,6 +52,12 @@ class DeadLetter:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @property
+    def named(self) -> dict[str, str | int]:
+        """The fields of a log line by which it is found. Its key is a file's id, unless that is what is bad."""
+        file_id = (self.key or b"").decode(errors="replace")
+        return {"position": self.position, "partition": self.partition, "offset": self.offset, "file_id": file_id}
+
+    @property
     def error_class(self) -> str:
         """The class of the exception, by which letters are counted."""
         return self.error.partition(":")[0]

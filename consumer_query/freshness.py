@@ -49,6 +49,7 @@ class StaleIndexError(QueryError):
     status: ClassVar[int] = 503
     title: ClassVar[str] = "Index too far behind"
     retryable: ClassVar[bool] = True
+    expected: ClassVar[bool] = True
 
 
 class NotYetVisibleError(QueryError):
@@ -57,6 +58,7 @@ class NotYetVisibleError(QueryError):
     status: ClassVar[int] = 504
     title: ClassVar[str] = "Not visible yet"
     retryable: ClassVar[bool] = True
+    expected: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ works for another, so that both cores of a small machine are used. What fails st
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import asyncpg
 import structlog
 
 from consumer_query import positions, read_model
+from consumer_query.batch_spans import traced
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record, Take
 from consumer_query.dead_letters import DeadLetterWriter, letter_of
@@ -28,6 +30,7 @@ from consumer_query.projection import FileState, Fold
 from consumer_query.read_model import Row, Write
 from consumer_query.records import SURPASSED, BadRecordError, Reason, RecordReader, claim_of
 from runtime.postgres import Connection
+from runtime.tracing import BatchSpans
 from schemas.codec import UnknownSchemaError
 from schemas.registry import RegistryError
 
@@ -119,6 +122,7 @@ class Lane:
         breaker: shared by all lanes
         watch: called at each point
         generation: says which generation to write into; called in each transaction
+        spans: told of each batch; None while nothing is traced
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class Lane:
         breaker: Breaker,
         watch: Watch,
         generation: Callable[[Connection], Awaitable[int]] = hold_live,
+        spans: BatchSpans | None = None,
     ) -> None:
         self._topic = topic
         self._group = group
@@ -138,6 +143,7 @@ class Lane:
         self._breaker = breaker
         self._watch = watch
         self._generation = generation
+        self._spans = spans
         self._compare_first = False
 
     async def apply(self, connection: Connection, takes: Sequence[Take]) -> Batch:
@@ -149,6 +155,7 @@ class Lane:
             Exception: of Postgres or of Kafka; nothing was applied, or all of it was and only the answer is missing.
         """
         batch = Batch(takes)
+        began = 0 if self._spans is None else time.time_ns()
         if self._compare_first:
             await self._compare(connection, batch)
         await self._read(batch)
@@ -171,6 +178,9 @@ class Lane:
         stale = batch.surpassed + len(newest) - changed
         self._compare_first = stale > STALE_SHARE * (batch.surpassed + len(newest))
         self._watch(Point.APPLIED)
+        if self._spans is not None:
+            refused = {id(one.record) for one in batch.refused}
+            await self._spans.done(began, time.time_ns(), traced(takes, batch.stale, refused), batch.records)
         return batch
 
     async def _compare(self, connection: Connection, batch: Batch) -> None:
@@ -283,7 +293,8 @@ class Lane:
                     f"{len(refused)} of {batch.records} records are bad, beginning with offset {first.offset} of "
                     f"partition {first.partition}: {refused[0].error}"
                 )
-            await self._dead_letters.put([letter_of(*one, self._group) for one in refused])
+            letters = [letter_of(*one, self._group) for one in refused]
+            await self._dead_letters.put(letters)
             self._breaker.note(batch.to_note, len(refused))
             batch.to_note = 0
             for one in refused:
@@ -292,7 +303,7 @@ class Lane:
                 "records put aside",
                 count=len(refused),
                 reasons=sorted({one.reason for one in refused}),
-                first=f"{self._topic}/{first.partition}/{first.offset}",
+                **letters[0].named,  # of the first; the topic has them all
             )
             self._watch(Point.DEAD_LETTERS_SENT)
         batch.seen = len(batch.refused)

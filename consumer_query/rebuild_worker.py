@@ -17,6 +17,7 @@ from consumer_query import generations, rebuild_jobs
 from consumer_query.lanes import SystemicFaultError
 from consumer_query.rebuild import CannotRebuildError, Rebuilder
 from consumer_query.rebuild_jobs import ENDS, Job, JobLostError, Loaded, Phase, Wish
+from runtime.health import Condition
 from runtime.postgres import AWAY
 from runtime.retries import backoff, pause
 
@@ -54,6 +55,7 @@ class RebuildWorker:
         """Take up jobs until `stopping`; then give back the one in hand, for the next worker to go on with."""
         waits = backoff(LONGEST_BACKOFF_SECONDS)
         tidy_at = 0.0
+        looking = Condition()
         while not stopping.is_set():
             try:
                 if _now() >= tidy_at:
@@ -63,8 +65,11 @@ class RebuildWorker:
                 if claimed is not None:
                     await self._attend(*claimed, stopping)
                 waits = backoff(LONGEST_BACKOFF_SECONDS)
+                looking.met()
             except Exception as error:  # noqa: BLE001 - whatever it is, the job stays and is taken up again
-                _log.warning("no look at rebuild jobs", error=f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                if looking.unmet(reason):
+                    _log.warning("no look at rebuild jobs", error=reason)
                 await pause(next(waits), stopping)
             await pause(LOOK_SECONDS, stopping)
 

@@ -251,7 +251,7 @@ def _failed(letter: DeadLetter, error: Exception) -> Outcome:
     if fault is Fault.PASSING:
         raise DeadLettersAwayError(f"The query database does not answer: {type(error).__name__}: {error}") from error
     if fault is Fault.UNKNOWN and not isinstance(error, (QueryError, UnknownSchemaError, RegistryError)):
-        _log.error("unforeseen error in a redrive", position=letter.position, exc_info=error)
+        _log.error("unforeseen error in a redrive", exc_info=error, **letter.named)
     return Outcome(Status.FAILED, f"{type(error).__name__}: {error}")
 
 

@@ -112,7 +112,7 @@ class Book:
         try:
             return Resolution.model_validate_json(page)
         except ValidationError as error:
-            _log.warning("resolution cannot be read, its letter is open", position=letter.position, error=str(error))
+            _log.warning("resolution cannot be read, its letter is open", error=str(error), **letter.named)
             return None
 
 
@@ -143,7 +143,7 @@ class Resolutions:
             done = one.history[-1]
             _log.info(
                 "dead letter acted upon",
-                position=letter.position,
+                **letter.named,
                 reason=letter.reason,
                 action=done.action,
                 outcome=done.outcome,

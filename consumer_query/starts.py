@@ -67,7 +67,7 @@ async def begin(
                 stored = None if standing is None else standing.next_offset
                 start = start_of(stored, committed, *bounds[one.partition])
             if start.warning:
-                _log.warning(start.warning, partition=one.partition)
+                _log.warning(start.warning, partition=one.partition, offset=start.position, committed=committed)
             begun[one] = Begin(start.position, ends[one])
         if not is_current():
             return {}

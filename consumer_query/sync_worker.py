@@ -26,6 +26,7 @@ from consumer_query.sides import CacheSide
 from consumer_query.sync_reports import MOST_STARTS, Compared, Report, ReportLostError
 from consumer_query.topic_side import TopicReader, compare_topic
 from runtime.errors import StartError
+from runtime.health import Condition
 from runtime.postgres import AWAY
 from runtime.retries import backoff, pause
 
@@ -92,6 +93,7 @@ class SyncWorker:
             _log.warning("the cache is not compared with the Admin module: ADMIN_API_URL is not set")
         waits = backoff(LONGEST_BACKOFF_SECONDS)
         due_at = _now() + self._first_seconds
+        looking = Condition()
         while not stopping.is_set():
             try:
                 claimed = await sync_reports.claim(self._pool)
@@ -101,15 +103,18 @@ class SyncWorker:
                     await sync_reports.request_due(self._pool, ACTOR, self._interval)
                     due_at = _now() + min(self._interval.total_seconds(), FIRST_SECONDS)
                 waits = backoff(LONGEST_BACKOFF_SECONDS)
+                looking.met()
             except Exception as error:  # noqa: BLE001 - whatever it is, the row stays and is taken up again
-                _log.warning("no look at comparisons", error=f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                if looking.unmet(reason):
+                    _log.warning("no look at comparisons", error=reason)
                 await pause(next(waits), stopping)
             await pause(LOOK_SECONDS, stopping)
 
     async def _attend(self, run: _Run, stopping: asyncio.Event) -> None:
         """Make one, and keep its lease meanwhile."""
         report = run.report
-        _log.info("comparison taken up", report=str(report.report_id), side=report.side, by=report.requested_by)
+        _log.info("comparison taken up", report=str(report.report_id), side=report.side, actor=report.requested_by)
         work = asyncio.create_task(self._work(run))
         try:
             while not work.done() and not stopping.is_set():

@@ -15,6 +15,7 @@ from consumer_query import vocabulary
 from consumer_query.generations import LIVE
 from consumer_query.metrics import note_count
 from consumer_query.vocabulary import Counted
+from runtime.health import Condition
 from runtime.postgres import NOW
 from runtime.retries import backoff, pause
 
@@ -45,12 +46,16 @@ class VocabularyWorker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Count when it is due, until `stopping`."""
         waits = backoff(LONGEST_BACKOFF_SECONDS)
+        looking = Condition()
         while self._interval is not None and not stopping.is_set():
             try:
                 await self._look(self._interval, stopping)
                 waits = backoff(LONGEST_BACKOFF_SECONDS)
+                looking.met()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old counts stay and it is tried again
-                _log.warning("lexemes not counted", error=f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                if looking.unmet(reason):
+                    _log.warning("lexemes not counted", error=reason)
                 await pause(next(waits), stopping)
             await pause(self._look_seconds, stopping)
 

@@ -13,10 +13,10 @@ from schemas.events import FileEvent
 # Both halves in one statement: an event that is being sent is in exactly one of them. Walks outbox_sent_file in each
 # partition, and the rows that wait on one shard.
 HISTORY: Final = """
-SELECT outbox_id, revision, event_id, event_type, actor, payload, occurred_at, sent_at, record_offset
+SELECT outbox_id, revision, event_id, event_type, actor, payload, occurred_at, sent_at, record_offset, traceparent
 FROM outbox_sent WHERE file_id = $1
 UNION ALL
-SELECT outbox_id, revision, event_id, event_type, actor, payload, occurred_at, NULL, NULL
+SELECT outbox_id, revision, event_id, event_type, actor, payload, occurred_at, NULL, NULL, traceparent
 FROM outbox WHERE shard = $2 AND file_id = $1
 ORDER BY outbox_id
 """
@@ -38,6 +38,8 @@ class AuditEntry:
     """None while it waits."""
     record_offset: int | None
     """None while it waits; -1 when the broker could not say."""
+    traceparent: str | None = None
+    """The trace that the change belongs to, if it is traced."""
 
 
 async def history(connection: Connection, file_id: UUID) -> list[AuditEntry]:
@@ -59,6 +61,7 @@ async def history(connection: Connection, file_id: UUID) -> list[AuditEntry]:
                 partition=partition,
                 sent_at=row["sent_at"],
                 record_offset=row["record_offset"],
+                traceparent=row["traceparent"],
             )
         )
         before = event

@@ -101,7 +101,7 @@ async def _make(connection: Connection, day: date) -> bool:
             await connection.execute(ATTACH.format(name=name, begin=begin.isoformat(), end=end.isoformat()))
     except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
         # Violated when a row of that day came into the default partition since it was looked at.
-        _log.info("partition of the audit log not made yet", partition=name, error=str(error))
+        _log.info("partition of the audit log not made yet", table=name, error=str(error))
         return False
     return True
 
@@ -111,9 +111,9 @@ async def _drop(connection: Connection, name: str) -> bool:
         async with _short_locks(connection):
             await connection.execute(DROP.format(name=name))
     except asyncpg.LockNotAvailableError as error:
-        _log.info("partition of the audit log not dropped yet", partition=name, error=str(error))
+        _log.info("partition of the audit log not dropped yet", table=name, error=str(error))
         return False
-    _log.info("dropped a partition of the audit log", partition=name)
+    _log.info("dropped a partition of the audit log", table=name)
     return True
 
 

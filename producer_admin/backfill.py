@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from producer_admin import files
+from producer_admin import actions, files
+from producer_admin.actions import Did
 from producer_admin.backfill_mapping import Mapping, Plan, Refused, is_element_id, plan
 from producer_admin.backfill_source import Source, SourceRow, SourceTable
 from producer_admin.backpressure import wait_for_room
@@ -128,6 +129,8 @@ async def backfill(source: Source, engine: AsyncEngine, mapping: Mapping, option
     fitted = plan(mapping, table.columns)
     await source.check_key(table, mapping.key)
     registered = await _registered(source, table, fitted, engine)
+    if not options.dry_run:
+        await actions.note_begun(engine, Did.BACKFILL, table.identity, restart=options.restart)
     ledger: _Ledger = _Rehearsal(table) if options.dry_run else _Ledger(table)
     totals, last_key = await ledger.begin(engine, mapping.key, restart=options.restart)
     before = totals.rows

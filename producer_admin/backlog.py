@@ -92,14 +92,17 @@ class OutboxStats:
 
 async def report_backlog(pool: asyncpg.Pool, stopping: asyncio.Event) -> None:
     """Keep the metrics of what waits until `stopping`. Apart from the claims: counting a large backlog takes long."""
+    counting = Condition()
     while not stopping.is_set():
         begin = time.monotonic()
         try:
             unsent, age = await outbox.backlog(pool)
             OUTBOX_UNSENT.set(unsent)
             OUTBOX_AGE.set(age)
+            counting.met()
         except _PASSING as error:
-            _log.warning("the backlog cannot be counted", error=str(error))
+            if counting.unmet(str(error)):
+                _log.warning("the backlog cannot be counted", error=str(error))
         # At most a tenth of the time goes into counting.
         await pause(max(REPORT_SECONDS, 10 * (time.monotonic() - begin)), stopping)
 
@@ -132,6 +135,7 @@ class HeldRelay:
                         self.database.met()
                         await pause(REPORT_SECONDS, stopping)
             except _PASSING as error:
-                self.database.unmet(f"database: {error}")
-                _log.warning("relay cannot reach its database", error=str(error))
+                reason = f"{type(error).__name__}: {error}"
+                if self.database.unmet(f"database: {reason}"):
+                    _log.warning("relay cannot reach its database", error=reason)
                 await pause(1.0, stopping)

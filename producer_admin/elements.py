@@ -23,6 +23,7 @@ from producer_admin.metrics import ELEMENT_CAPACITY, ELEMENT_HEALTHY, ELEMENT_US
 from producer_admin.placement import choose
 from producer_admin.storage import StorageElement
 from runtime.engine import AWAY, is_away
+from runtime.health import Condition
 from runtime.retries import pause
 
 __all__ = ["Element", "Elements", "Mode", "account", "ensure", "register"]
@@ -61,6 +62,7 @@ class Elements:
         self._drivers: dict[str, _Driver] = {}
         self._faults: dict[str, _Fault] = {}
         self._suspicion = asyncio.Event()
+        self._registry = Condition()
 
     async def refresh(self) -> None:
         """Read the registry, and open the drivers of elements that are new to this process."""
@@ -182,11 +184,14 @@ class Elements:
     async def _unless_away(self, act: Callable[[], Awaitable[None]]) -> None:
         try:
             await act()
+            self._registry.met()
         except AWAY as error:
             if not is_away(error):
                 raise
             # The last snapshot goes on to serve; requests find out about the database by themselves.
-            _log.warning("registry of storage elements is away", error=f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if self._registry.unmet(reason):
+                _log.warning("registry of storage elements is away", error=reason)
 
     def _is_stale(self, element_id: str) -> bool:
         known = self._snapshot.get(element_id)

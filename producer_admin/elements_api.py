@@ -8,15 +8,18 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producer_admin import marks
+from producer_admin import actions, marks
+from producer_admin.actions import Did
+from producer_admin.api_models import read_actor
 from producer_admin.element_registry import is_lasting
 from producer_admin.elements import CHECK_LIMIT_SECONDS, Element, Elements, Mode, register
 from producer_admin.errors import ElementInUseError, ElementTakenError, RefusedError, StorageError
+from producer_admin.saga_steps import ANONYMOUS
 from producer_admin.storage import open_storage
 from runtime.errors import FieldError
 from runtime.http import PROBLEM_RESPONSE
@@ -39,6 +42,17 @@ FORGET: Final = text(
     RETURNING element_id
     """
 )
+
+
+async def _actor(
+    x_actor: Annotated[
+        str | None, Header(max_length=400, description="Who asks, for the record. UTF-8 or percent-encoded.")
+    ] = None,
+) -> str:
+    return ANONYMOUS if x_actor is None else read_actor(x_actor)
+
+
+Actor = Annotated[str, Depends(_actor)]
 
 
 class ElementSettings(BaseModel):
@@ -109,7 +123,9 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
         return _view(elements.get(element_id), content_url)
 
     @router.put("/{element_id}", responses=_UNAVAILABLE | {201: {"model": ElementView}, 409: PROBLEM_RESPONSE})
-    async def put_element(element_id: ElementId, wanted: ElementSettings, response: Response) -> ElementView:
+    async def put_element(
+        element_id: ElementId, wanted: ElementSettings, response: Response, actor: Actor
+    ) -> ElementView:
         """Register an element (201) or change it (200). Other processes follow within two seconds.
 
         The URL of an element that holds files may be changed once its objects have been copied there, its mark
@@ -124,16 +140,21 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
             marked = await _take(element_id, known, wanted)
         async with engine.begin() as connection:
             made = await register(connection, element_id, wanted.url, wanted.mode, wanted.capacity_bytes, marked=marked)
+            did = Did.ELEMENT_REGISTERED if made else Did.ELEMENT_CHANGED
+            before = None if known is None else {name: getattr(known, name) for name in ElementSettings.model_fields}
+            await actions.note(connection, actor, did, element_id, to=wanted.model_dump(mode="json"), before=before)
         response.status_code = 201 if made else 200
         await elements.refresh()
         return _view(elements.get(element_id), content_url)
 
     @router.delete("/{element_id}", status_code=204, responses=_ABSENT | {409: PROBLEM_RESPONSE})
-    async def forget_element(element_id: ElementId) -> None:
+    async def forget_element(element_id: ElementId, actor: Actor) -> None:
         """Forget an element that is offline and that no file and no unfinished saga refers to."""
         async with engine.begin() as connection:
             await connection.execute(HOLD, {"element_id": element_id})
             gone = (await connection.execute(FORGET, {"element_id": element_id})).one_or_none()
+            if gone is not None:
+                await actions.note(connection, actor, Did.ELEMENT_FORGOTTEN, element_id)
         await elements.refresh()
         if gone is None:
             elements.get(element_id)

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Self
 
-import sqlalchemy.exc
 from pydantic import ValidationError
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.errors import AdminError, MappingError
 from producer_admin.settings import RepairSettings
-from runtime.engine import AWAY, open_engine
+from runtime.engine import AWAY, of_driver, open_engine
 from runtime.progress import bar
 from runtime.settings import say_refused
 
@@ -97,9 +96,7 @@ def run_long_verb(
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
-        # SQLAlchemy wraps its own wrapper of the driver's error.
-        error = error.orig.__cause__ or error.orig
+    error = of_driver(error)
     return str(error) or type(error).__name__
 
 

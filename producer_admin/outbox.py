@@ -10,25 +10,25 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from aiokafka.partitioner import murmur2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.postgres import Connection
+from runtime.tracing import traceparent
 from schemas.codec import encode
 from schemas.events import FileEvent
-from schemas.topics import FILE_EVENTS, cards
+from schemas.keys import PARTITIONS, partition_of
 
 CHANNEL: Final = "outbox"
 """NOTIFY channel; the payload is the shard."""
 
-SHARDS: Final = cards()[FILE_EVENTS].partitions
+SHARDS: Final = PARTITIONS
 
 ADD: Final = text(
     """
     WITH row AS (
-        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at)
-        VALUES (:shard, :file_id, :revision, :event_id, :event_type, :actor, :payload, :occurred_at)
+        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at, traceparent)
+        VALUES (:shard, :file_id, :revision, :event_id, :event_type, :actor, :payload, :occurred_at, :traceparent)
     )
     SELECT pg_notify('outbox', CAST(CAST(:shard AS integer) AS text))
     """
@@ -37,8 +37,8 @@ ADD: Final = text(
 ADD_MANY: Final = text(
     """
     WITH added AS (
-        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at)
-        SELECT shard, file_id, revision, event_id, event_type, :actor, payload, occurred_at
+        INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at, traceparent)
+        SELECT shard, file_id, revision, event_id, event_type, :actor, payload, occurred_at, :traceparent
         FROM unnest(
             CAST(:shards AS integer[]), CAST(:file_ids AS uuid[]), CAST(:revisions AS bigint[]),
             CAST(:event_ids AS uuid[]), CAST(:event_types AS text[]), CAST(:payloads AS bytea[]),
@@ -54,11 +54,12 @@ ADD_MANY: Final = text(
 # rows the caller holds already ($2). Walks the primary key. What is left out goes by file, never by id: a row with a
 # smaller id can be committed later, but not of the same file.
 UNSENT: Final = """
-SELECT outbox_id, file_id, revision, event_id, event_type, payload, (date_part('epoch', occurred_at) * 1000)::bigint
+SELECT outbox_id, file_id, revision, event_id, event_type, payload, (date_part('epoch', occurred_at) * 1000)::bigint,
+       traceparent
 FROM (
     SELECT *, sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes
     FROM (
-        SELECT outbox_id, file_id, revision, event_id, event_type, payload, occurred_at
+        SELECT outbox_id, file_id, revision, event_id, event_type, payload, occurred_at, traceparent
         FROM outbox WHERE shard = $1 AND file_id <> ALL($2::uuid[])
         ORDER BY outbox_id LIMIT $3
     ) AS oldest
@@ -76,9 +77,9 @@ WITH sent AS (
     RETURNING outbox.*, receipt.record_offset
 )
 INSERT INTO outbox_sent (outbox_id, shard, file_id, revision, event_id, event_type, actor, payload, occurred_at,
-                         sent_at, record_offset)
+                         sent_at, record_offset, traceparent)
 SELECT outbox_id, shard, file_id, revision, event_id, event_type, actor, payload, occurred_at,
-       statement_timestamp(), record_offset
+       statement_timestamp(), record_offset, traceparent
 FROM sent
 """
 
@@ -98,6 +99,8 @@ class OutboxRow(NamedTuple):
     event_type: str
     payload: bytes
     occurred_at_ms: int
+    traceparent: str | None = None
+    """The trace that the change belongs to, if it is traced."""
 
 
 class Receipt(NamedTuple):
@@ -109,8 +112,8 @@ class Receipt(NamedTuple):
 
 
 def shard_of(file_id: UUID) -> int:
-    """The Kafka partition of a file's key, as every Kafka client computes it (murmur2 of the key)."""
-    return int(murmur2(str(file_id).encode()) & 0x7FFFFFFF) % SHARDS
+    """Whose shard a file is: the Kafka partition of its key."""
+    return partition_of(file_id)
 
 
 async def add(connection: AsyncConnection, event: FileEvent, actor: str) -> None:
@@ -126,6 +129,7 @@ async def add(connection: AsyncConnection, event: FileEvent, actor: str) -> None
             "actor": actor,
             "payload": encode(event),
             "occurred_at": event.occurred_at,
+            "traceparent": traceparent(),
         },
     )
 
@@ -143,6 +147,7 @@ async def add_many(connection: AsyncConnection, events: Sequence[FileEvent], act
             "event_types": [str(event.event_type) for event in events],
             "payloads": [encode(event) for event in events],
             "moments": [event.occurred_at for event in events],
+            "traceparent": traceparent(),
         },
     )
 

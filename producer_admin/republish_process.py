@@ -10,7 +10,9 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from producer_admin import actions
 from producer_admin import republish as station
+from producer_admin.actions import Did
 from producer_admin.long_verb import Tell, run_long_verb
 from producer_admin.republish import Options, Progress
 from producer_admin.settings import RepairSettings
@@ -91,6 +93,8 @@ async def _run(
     if not settings.event_publish_enabled:
         # Held on purpose. A relay that holds says so in the database as well; here it may not even run.
         options = replace(options, outbox_limit=0)
+    if not options.dry_run:
+        await actions.note_begun(engine, Did.REPUBLISH, _files(wanted), after=after, at_least=options.at_least)
     if isinstance(wanted, frozenset):
         behind = [one for one in wanted if after is None or one > after]
         await station.republish(engine, station.named(behind, options.batch), len(behind), options, progress, tell)
@@ -98,6 +102,12 @@ async def _run(
         pages = station.stored(engine, wanted, after, options.batch)
         await station.republish(engine, pages, await station.estimate(engine), options, progress, tell)
     return 0
+
+
+def _files(wanted: frozenset[UUID] | datetime | None) -> str:
+    if isinstance(wanted, frozenset):
+        return f"{len(wanted)} files"
+    return "all files" if wanted is None else f"files changed since {wanted.isoformat()}"
 
 
 def _print_json(progress: Progress, options: Options, *, finished: bool) -> None:

@@ -11,7 +11,10 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
+from producer_admin import actions
+from producer_admin.actions import Did
 from producer_admin.outbox import SHARDS, shard_of
+from producer_admin.saga_steps import ANONYMOUS
 from runtime.postgres import Connection
 
 FILES_AT_ONCE: Final = 500
@@ -34,8 +37,8 @@ WITH newest AS (
     JOIN outbox_sent AS sent ON sent.file_id = wanted.file_id AND sent.revision = wanted.revision
     ORDER BY sent.file_id, sent.outbox_id DESC
 ), added AS (
-    INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at)
-    SELECT shard, file_id, revision, event_id, event_type, actor, payload, occurred_at FROM newest
+    INSERT INTO outbox (shard, file_id, revision, event_id, event_type, actor, payload, occurred_at, traceparent)
+    SELECT shard, file_id, revision, event_id, event_type, actor, payload, occurred_at, traceparent FROM newest
     RETURNING shard
 )
 SELECT pg_notify('outbox', shard::text) FROM (SELECT DISTINCT shard FROM added) AS woken
@@ -76,6 +79,7 @@ async def requeue(
     until: datetime = END,
     *,
     dry_run: bool = False,
+    actor: str = ANONYMOUS,
 ) -> Requeued:
     """Put the newest events of files back into the outbox, unless they were sent outside of the time given.
 
@@ -85,6 +89,7 @@ async def requeue(
         since: leave alone what was sent before
         until: leave alone what was sent from here on
         dry_run: decide everything, change nothing
+        actor: who asks, for the record
     """
     result = Requeued()
     rest = iter(dict.fromkeys(file_ids))
@@ -92,7 +97,7 @@ async def requeue(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            result += await _requeue(connection, chunk, since, until)
+            result += await _requeue(connection, chunk, since, until, actor)
         except BaseException:
             await transaction.rollback()
             raise
@@ -100,7 +105,9 @@ async def requeue(
     return result
 
 
-async def _requeue(connection: Connection, file_ids: Sequence[UUID], since: datetime, until: datetime) -> Requeued:
+async def _requeue(
+    connection: Connection, file_ids: Sequence[UUID], since: datetime, until: datetime, actor: str
+) -> Requeued:
     newest = {row["file_id"]: row["revision"] for row in await connection.fetch(LOCK, file_ids)}
     sent = [(row["file_id"], row["revision"]) for row in await connection.fetch(SENT, file_ids, since, until)]
     shards = list({shard_of(file_id) for file_id in file_ids}) if len(file_ids) < SHARDS else list(range(SHARDS))
@@ -108,7 +115,9 @@ async def _requeue(connection: Connection, file_ids: Sequence[UUID], since: date
     wanted = [one for one in sent if newest.get(one[0]) == one[1]]
     again = [one for one in wanted if one not in waiting]
     if again:
-        await connection.execute(AGAIN, [one[0] for one in again], [one[1] for one in again])
+        files = [one[0] for one in again]
+        await connection.execute(AGAIN, files, [one[1] for one in again])
+        await actions.note_plain(connection, actor, Did.REQUEUED, f"{len(files)} files", file_ids=files)
     return Requeued(
         requeued=len(again),
         waiting=len(wanted) - len(again),

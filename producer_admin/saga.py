@@ -23,6 +23,7 @@ from producer_admin.idempotency import Answered
 from producer_admin.metrics import SAGA_STEP_SECONDS, SAGAS, SAGAS_POSTPONED
 from producer_admin.saga_log import Abandoned
 from producer_admin.saga_steps import Means, Work
+from runtime import tracing
 from runtime.engine import AWAY
 
 _UNDO_SECONDS: Final = 30.0
@@ -105,6 +106,13 @@ async def run_saga(saga: Saga, means: Means, work: Work) -> FileRecord:
         AdminError: the change was refused or undone; nothing of it remains, or will remain once the saga is taken up.
         Exception: the database is away. Whether the change was made can be asked again under the same key.
     """
+    ids = {"saga_id": str(work.saga_id), "file_id": str(work.file_id)}
+    with structlog.contextvars.bound_contextvars(**ids), tracing.span(f"saga {saga.kind}", **ids):
+        work.traceparent = tracing.traceparent()
+        return await _run(saga, means, work)
+
+
+async def _run(saga: Saga, means: Means, work: Work) -> FileRecord:
     if (answered := await _look(means, work)) is not None:
         return await _repeat(saga, work, answered)
     if saga.prepare is not None:
@@ -140,7 +148,12 @@ async def resume_saga(means: Means, abandoned: Abandoned, owner: UUID) -> None:
     """Take a saga, whose lease `owner` has got, to its end: forward if it was recorded, else back."""
     work = Work.resumed(abandoned.saga_id, owner, abandoned.file_id, abandoned.detail)
     saga = KINDS.get(abandoned.kind)
-    with means.leases.held(work.saga_id, owner):
+    ids = {"saga_id": str(work.saga_id), "file_id": str(work.file_id)}
+    with (
+        means.leases.held(work.saga_id, owner),
+        structlog.contextvars.bound_contextvars(**ids),
+        tracing.span("saga taken up", work.traceparent, **ids),
+    ):
         if saga is None:
             await _postpone(means, work, abandoned.step, f"this version knows no saga {abandoned.kind}")
         elif abandoned.state == "compensating":
@@ -230,7 +243,7 @@ async def _settle(saga: Saga, means: Means, work: Work, error: BaseException) ->
             if ours and work.key:
                 await idempotency.free(connection, work.key, work.saga_id)
     except AWAY as lost:
-        _log.warning("saga is left to whoever takes it up", saga_id=str(work.saga_id), error=_reason(lost))
+        _log.warning("saga is left to whoever takes it up", error=_reason(lost))
         return False
     # Not ours: another process has given it up. What this one wrote since then is removed all the same.
     await _undo(saga, means, work)
@@ -270,17 +283,17 @@ async def _end(means: Means, work: Work, step: str) -> None:
             await saga_log.end(connection, work.saga_id, work.owner, step)
     except AWAY as lost:
         # Its steps run once more when it is taken up, to the same end.
-        _log.warning("end of a saga could not be noted", saga_id=str(work.saga_id), error=_reason(lost))
+        _log.warning("end of a saga could not be noted", error=_reason(lost))
 
 
 async def _postpone(means: Means, work: Work, step: str, reason: str) -> None:
-    _log.error("saga is not done, it is tried again", saga_id=str(work.saga_id), step=step, error=reason)
+    _log.error("saga is not done, it is tried again", step=step, error=reason)
     SAGAS_POSTPONED.labels(step).inc()
     try:
         async with means.alone() as connection:
             await saga_log.postpone(connection, work.saga_id, work.owner, step, reason)
     except AWAY as lost:
-        _log.warning("saga is left to whoever takes it up", saga_id=str(work.saga_id), error=_reason(lost))
+        _log.warning("saga is left to whoever takes it up", error=_reason(lost))
 
 
 async def _do(saga: Saga, name: str, limit_seconds: float | None, step: Awaitable[None]) -> None:
@@ -299,7 +312,8 @@ async def _do(saga: Saga, name: str, limit_seconds: float | None, step: Awaitabl
 def _timed(saga: Saga, step: str) -> Iterator[None]:
     begin, outcome = time.perf_counter(), "failed"
     try:
-        yield
+        with tracing.span(step):
+            yield
         outcome = "ok"
     finally:
         SAGA_STEP_SECONDS.labels(saga.kind, step, outcome).observe(time.perf_counter() - begin)

@@ -17,6 +17,7 @@ from producer_admin.metrics import SAGAS_UNFINISHED
 from producer_admin.saga import resume_saga
 from producer_admin.saga_steps import Means
 from runtime.engine import AWAY
+from runtime.health import Condition
 from runtime.retries import pause
 
 LOOK_SECONDS: Final = 5.0
@@ -44,6 +45,7 @@ async def recover(means: Means) -> int:
                 "saga cannot be resumed" if error else "saga taken up",
                 saga=one.kind,
                 saga_id=str(one.saga_id),
+                file_id=str(one.file_id),
                 state=one.state,
                 attempt=one.attempts,
                 exc_info=error,
@@ -55,6 +57,7 @@ async def recover(means: Means) -> int:
 
 async def recover_until(means: Means, stopping: asyncio.Event) -> None:
     """Recover at once and again every few seconds. While the database is away there is nothing to do but wait."""
+    looking = Condition()
     while not stopping.is_set():
         try:
             await recover(means)
@@ -62,13 +65,16 @@ async def recover_until(means: Means, stopping: asyncio.Event) -> None:
                 counts = await saga_log.unfinished(connection)
             for state in _STATES:
                 SAGAS_UNFINISHED.labels(state).set(counts.get(state, 0))
+            looking.met()
         except AWAY as error:
-            _log.warning("sagas cannot be looked through, trying again", error=str(error))
+            if looking.unmet(str(error)):
+                _log.warning("sagas cannot be looked through, trying again", error=str(error))
         await pause(LOOK_SECONDS, stopping)
 
 
 async def renew_until(means: Means, stopping: asyncio.Event) -> None:
     """Prolong the leases of the sagas in hand, such as uploads that take hours."""
+    renewing = Condition()
     while not stopping.is_set():
         await pause(RENEW_SECONDS, stopping)
         if not means.leases.in_hand:
@@ -76,5 +82,7 @@ async def renew_until(means: Means, stopping: asyncio.Event) -> None:
         try:
             async with means.alone() as connection:
                 await saga_log.renew(connection, dict(means.leases.in_hand))
+            renewing.met()
         except AWAY as error:
-            _log.warning("leases of sagas could not be prolonged, trying again", error=str(error))
+            if renewing.unmet(str(error)):
+                _log.warning("leases of sagas could not be prolonged, trying again", error=str(error))

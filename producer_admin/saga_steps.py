@@ -97,6 +97,8 @@ class Work:
     saga_id: UUID = field(default_factory=uuid4)
     owner: UUID = field(default_factory=uuid4)
     """Token of this run of the saga; another run of it has another."""
+    traceparent: str | None = None
+    """The trace that the saga belongs to, whoever takes it up."""
     name: ObjectName | None = None
     created: ObjectRef | None = None
     doomed: ObjectRef | None = None
@@ -113,7 +115,8 @@ class Work:
     @property
     def detail(self) -> str:
         """JSON that a resumed saga needs."""
-        return json.dumps({"created": _ref_json(self.created), "doomed": _ref_json(self.doomed)})
+        known = {"created": _ref_json(self.created), "doomed": _ref_json(self.doomed)}
+        return json.dumps(known if self.traceparent is None else {**known, "traceparent": self.traceparent})
 
     def fingerprint(self, kind: str) -> bytes:
         """Digest of all that the client asked, for telling a retry from another request under the same key."""
@@ -147,6 +150,7 @@ class Work:
             owner=owner,
             created=_ref(detail.get("created")),
             doomed=_ref(detail.get("doomed")),
+            traceparent=detail.get("traceparent"),
         )
 
 

@@ -7,7 +7,8 @@ from functools import partial
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producer_admin import marks
+from producer_admin import actions, marks
+from producer_admin.actions import Did
 from producer_admin.element_registry import Element, Mode, load
 from producer_admin.errors import ElementOfflineError, StorageError, UnknownElementError
 from producer_admin.long_verb import Tell, run_long_verb
@@ -40,6 +41,8 @@ async def _run(
         storage = _opened(element)
         if element.marked:
             await marks.verify(storage, element.element_id)
+        if options.reclaim:
+            await actions.note_begun(engine, Did.RECLAIM, element.element_id, grace=options.grace)
         scrub = Scrub(engine, element.element_id, storage, options, report, tell)
         totals = await scrub.run()
         _print_totals(totals, options, as_json=as_json)

@@ -71,6 +71,10 @@ OUTBOX = Table(
     Column("actor", Text, nullable=False, comment="Who made the change."),
     Column("payload", LargeBinary, nullable=False, comment="The event in Avro single-object encoding."),
     Column("occurred_at", _MOMENT, nullable=False),
+    # Text of 55 characters: as the record's header has it, and as people paste it. Null, of no size, if not traced.
+    Column(
+        "traceparent", Text, comment="W3C trace context, by which the event's way goes on with the request's trace."
+    ),
     comment="What waits for the topic. A row leaves for outbox_sent once the broker has committed its record.",
 )
 
@@ -88,6 +92,7 @@ OUTBOX_SENT = Table(
     Column("occurred_at", _MOMENT, nullable=False),
     Column("sent_at", _MOMENT, nullable=False, comment="When the relay knew it committed; decides the partition."),
     Column("record_offset", BigInteger, nullable=False, comment="Kafka offset on partition `shard`; -1 if unknown."),
+    Column("traceparent", Text, comment="As in the outbox, so that what is sent again stays in its trace."),
     postgresql_partition_by="RANGE (sent_at)",
     comment="The audit log. A partition a day, dropped whole when its time is over.",
 )
@@ -161,6 +166,17 @@ STORAGE_USAGE = Table(
     # One counter a row, by connection: one row an element would make all uploads wait for each other's commits.
     Column("slot", SmallInteger, primary_key=True),
     Column("used_bytes", BigInteger, nullable=False, comment="A share of the sum; may be negative by itself."),
+)
+
+ADMIN_ACTIONS = Table(
+    "admin_actions",
+    METADATA,
+    Column("action_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _MOMENT, nullable=False, server_default=text("now()")),
+    Column("actor", Text, nullable=False, comment="As X-Actor said, or the user who ran the verb."),
+    Column("action", Text, nullable=False, comment="A word of actions.Did."),
+    Column("subject", Text, nullable=False, comment="The storage element, the source, or what files."),
+    Column("detail", JSONB, nullable=False, comment="With what settings; what it was before."),
 )
 
 BACKFILLS = Table(

@@ -7,8 +7,9 @@
 - `acknowledged`, `whole_topic`: a small topic of one partition written for certain, and read whole
 - `errors`, `http`: one base for what can go wrong, mapped to problem+json in one place
 - `health`: what a process answers on its management port
-- `process`: start, signals, drain, exit
+- `process`: start, signals, drain, exit; `starting`: it waits for what it needs
 - `retries`: how long to wait before trying again
 - `progress`: one bar for everything that counts
 - `logging`: structured logs, for a terminal or for a collector
+- `tracing`: one trace from a request to a row of search; `span_export`: how spans leave a process
 """

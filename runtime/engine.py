@@ -50,6 +50,14 @@ def sqlalchemy_url(url: str) -> str:
     return "postgresql+asyncpg://" + url.split("://", 1)[1]
 
 
+def of_driver(error: BaseException) -> BaseException:
+    """What the driver raised, out of SQLAlchemy's wrappers."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        # SQLAlchemy wraps its own wrapper of the driver's error.
+        return error.orig.__cause__ or error.orig
+    return error
+
+
 def is_away(error: BaseException) -> bool:
     """Whether an error means that the server is away or busy, so that the same statement may succeed later."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):

@@ -29,6 +29,8 @@ class ServiceError(Exception):
     """Same for every occurrence (RFC 9457, section 3.1.3)."""
     retryable: ClassVar[bool] = False
     """True when the same call may succeed later."""
+    expected: ClassVar[bool] = False
+    """True of a 5xx that the caller has asked for, by a limit that it set: nobody has to mend anything."""
 
     def __init__(
         self, detail: str, errors: tuple[FieldError, ...] = (), headers: Mapping[str, str] | None = None

@@ -1,9 +1,14 @@
-"""Whatever goes wrong, a client gets problem+json (RFC 9457), and this is the one place that makes it."""
+"""Whatever goes wrong, a client gets problem+json (RFC 9457), and this is the one place that makes it.
 
+Every request has an id, its client's or ours, which stands in its answer and in all that is logged for it.
+"""
+
+import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
+from uuid import uuid4
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,7 +18,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime import tracing
 from runtime.errors import FieldError, ServiceError
+
+if TYPE_CHECKING:
+    import httpx
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
@@ -81,6 +90,55 @@ class BoundedBodies:
         await self._app(scope, counted, send)
 
 
+REQUEST_ID: Final = b"x-request-id"
+_SANE_ID: Final = re.compile(rb"[\x20-\x7e]{1,128}")
+
+
+class RequestIds:
+    """Middleware: takes or makes the id of a request, binds it to the log, and tells it in any answer.
+
+    A client's id is taken when it is printable ASCII of 128 characters at most, so that it can forge no log line.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on under its id."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
+        request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex.encode()
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+            await send(message)
+
+        text = request_id.decode()
+        tracing.note(request_id=text)
+        bound = structlog.contextvars.bind_contextvars(request_id=text)
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
+
+
+def identify_requests(app: FastAPI) -> None:
+    """Give every request to `app` an id. Outside of all else: an unforeseen error is answered outside of middleware."""
+    built = app.build_middleware_stack
+    app.build_middleware_stack = lambda: RequestIds(built())  # type: ignore[method-assign]
+
+
+async def pass_on(request: "httpx.Request") -> None:
+    """An event hook of a client: what is asked of another service for a request goes under its id and in its trace."""
+    if (request_id := structlog.contextvars.get_contextvars().get("request_id")) is not None:
+        request.headers.setdefault("X-Request-ID", request_id)
+    if (context := tracing.traceparent()) is not None:
+        request.headers.setdefault("traceparent", context)
+
+
 MOST_ERRORS = 20
 """Refused fields that an answer names: a body can have a hundred thousand of them."""
 LONGEST_FIELD = 200
@@ -122,7 +180,8 @@ def answer_with_problems(
     async def service_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ServiceError)  # noqa: S101 - registered for this type below
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log.error("request failed", path=request.url.path, error=str(error), status=error.status)
+            say = _log.info if error.expected else _log.error
+            say("request failed", error=str(error), status=error.status, **_named(request))
         answer = _problem(error.status, error.title, str(error), error.errors, retryable=error.retryable)
         answer.headers.update(error.headers)
         return answer
@@ -142,11 +201,11 @@ def answer_with_problems(
     async def away(request: Request, error: Exception) -> JSONResponse:
         if not is_away(error):
             return await unforeseen(request, error)
-        _log.warning("dependency away", path=request.url.path, error=f"{type(error).__name__}: {error}")
+        _log.warning("dependency away", error=f"{type(error).__name__}: {error}", **_named(request))
         return _problem(503, "Temporarily unavailable", "A dependency is away. Try again.", retryable=True)
 
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        _log.error("unforeseen error", path=request.url.path, exc_info=error)
+        _log.error("unforeseen error", exc_info=error, **_named(request))
         return _problem(500, "Internal error", "Something unforeseen went wrong; the log says what.")
 
     app.add_exception_handler(ServiceError, service_error)
@@ -156,6 +215,11 @@ def answer_with_problems(
         app.add_exception_handler(kind, away)
     app.add_exception_handler(Exception, unforeseen)
     _document_problems(app)
+
+
+def _named(request: Request) -> dict[str, Any]:
+    """The fields of a log line about a request: its path, and what that names, such as `file_id`."""
+    return {"path": request.url.path, **request.path_params}
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -4,16 +4,52 @@ Values never reach a line unescaped, so a file name with a line break cannot for
 """
 
 import logging
+import math
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
+
+from runtime import tracing
+
+
+def _name_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A structlog processor: name the trace that a line belongs to."""
+    event.update(tracing.ids())
+    return event
+
+
+REPEAT_SECONDS: Final = 60.0
+"""Within this time a library tells a thing once."""
+MOST_LINES: Final = 200
+"""Remembered for that."""
+
+
+class _Unrepeated(logging.Filter):
+    """Lets a library's line pass if it is none of a moment ago: some tell of each try, our own of the fault."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._library = library
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(self._library):
+            return True
+        line, now = record.getMessage(), record.created
+        if now - self._told.get(line, -math.inf) < REPEAT_SECONDS:
+            return False
+        if len(self._told) == MOST_LINES:
+            self._told.clear()
+        self._told[line] = now
+        return True
 
 
 def configure_logging(process: str, level: str, log_format: Literal["console", "json"]) -> None:
     """Send our logs and the libraries' to standard error in one format, naming the process."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else "%H:%M:%S", utc=log_format == "json"),
@@ -41,6 +77,7 @@ def configure_logging(process: str, level: str, log_format: Literal["console", "
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(_Unrepeated("aiokafka"))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

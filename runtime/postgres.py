@@ -43,7 +43,7 @@ class WrongLocaleError(StartError):
     """The database would not fold case outside ASCII. Make it anew; the message says how."""
 
 
-async def open_pool(
+def make_pool(
     url: str,
     process: str,
     *,
@@ -51,8 +51,9 @@ async def open_pool(
     command_timeout: float = 30,
     settings: Mapping[str, str] | None = None,
     init: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
+    reset: Callable[[Any], Coroutine[Any, Any, None]] | None = None,
 ) -> asyncpg.Pool:
-    """A pool for hand-written SQL.
+    """A pool for hand-written SQL, to be entered. Nothing is asked of the database before a connection is needed.
 
     Args:
         url: postgresql://user:password@host:port/database
@@ -61,19 +62,28 @@ async def open_pool(
         command_timeout: seconds that one statement may take, as seen from here
         settings: of each session, for example of the planner
         init: called with each new connection
-
-    Raises:
-        WrongLocaleError: see the module.
+        reset: called with each connection that comes back, instead of a statement that takes a round trip
     """
-    pool = await asyncpg.create_pool(
+    return asyncpg.create_pool(
         url,
         # Connections are made when they are needed: a pool that keeps one tells the log each time that it cannot.
         min_size=0,
         max_size=max_size,
         command_timeout=command_timeout,
         init=init,
+        reset=reset,
         server_settings={"application_name": process, **(settings or {})},
     )
+
+
+async def open_pool(url: str, process: str, **options: Any) -> asyncpg.Pool:
+    """The same, entered and of a database that is there; for whoever need not wait for it. Takes the same options.
+
+    Raises:
+        WrongLocaleError: see the module.
+        Exception: the database is away.
+    """
+    pool = await make_pool(url, process, **options)
     async with pool.acquire() as connection:
         await check_locale(connection)
     return pool

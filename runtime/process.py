@@ -9,7 +9,8 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import structlog
@@ -18,9 +19,11 @@ import uvloop
 from pydantic import ValidationError
 
 from runtime.errors import StartError
-from runtime.health import Health, management_app
+from runtime.health import Check, Condition, Health, management_app
 from runtime.logging import configure_logging
 from runtime.settings import ProcessSettings, say_refused
+from runtime.starting import wait_for
+from runtime.tracing import tracing
 
 Task = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 """Runs until the event is set, then finishes what it has in hand and returns."""
@@ -84,32 +87,49 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ListenError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
 
 
-async def run_process(name: str, health: Health, management: tuple[str, int], *tasks: Task) -> None:
+async def run_process(
+    name: str,
+    health: Health,
+    management: tuple[str, int],
+    *tasks: Task,
+    needs: Mapping[str, Check] = MappingProxyType({}),
+) -> None:
     """Run `tasks` and the management server until SIGTERM, SIGINT or the failure of one of them.
 
-    The management server answers until the others have finished.
+    Args:
+        name: of the process
+        health: what it needs to be ready
+        management: where the management server listens; it answers from the first to the last
+        tasks: begun when all that they need is there
+        needs: see `starting.wait_for`
 
     Raises:
-        BaseExceptionGroup: a task failed; the rest were cancelled.
+        BaseExceptionGroup: a task failed, and the rest were cancelled; or something needed will never be there.
     """
     stopping = asyncio.Event()
     drained = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    begun = Condition()
+    health.require("start", begun.check)
     async with asyncio.TaskGroup() as group:
         group.create_task(http_server(management_app(health), *management)(drained))
-        _log.info(f"{name} started")
-        async with asyncio.TaskGroup() as workers:
-            workers.create_task(stopping.wait())
-            for task in tasks:
-                workers.create_task(task(stopping))
+        if await wait_for(needs, begun, stopping):
+            _log.info(f"{name} started")
+            async with asyncio.TaskGroup() as workers:
+                workers.create_task(stopping.wait())
+                for task in tasks:
+                    workers.create_task(task(stopping))
         drained.set()
     _log.info(f"{name} stopped")
 
 
 def collect_seldom() -> None:
-    """Look for cyclic garbage seldom: rows in hand make none, and looking took a fifth of the relay's time."""
+    """Look for cyclic garbage seldom: rows in hand make none, and looking took a fifth of the relay's time.
+
+    It also holds up the answer that happens to be under way.
+    """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
@@ -126,7 +146,7 @@ def run_to_exit(name: str, settings_type: type[S], main: Callable[[S], Coroutine
         sys.exit(2)
     configure_logging(name, settings.log_level, settings.log_format)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with tracing(name, settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main(settings))
     except Exception as error:  # noqa: BLE001 - the top of the process
         for cause in _leaves(error):

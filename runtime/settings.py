@@ -18,6 +18,14 @@ class ProcessSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "json"
     management_host: str = Field("127.0.0.1", description="Where health and metrics are answered.")
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^(https?://.+)?$",
+        description="Base URL of a collector of traces, OTLP over HTTP. Unset or empty: no traces.",
+    )
+    otel_traces_sampler_arg: float = Field(
+        1.0, ge=0, le=1, description="Share of traces that begin here; those that a client began go as it says."
+    )
 
 
 class KafkaSettings(BaseSettings):

@@ -14,10 +14,16 @@ REVISION_HEADER = "revision"
 EVENT_ID_HEADER = "event_id"
 """Record header, UUID text: the identity of the change, readable without decoding the value."""
 
+TRACEPARENT_HEADER = "traceparent"
+"""Record header, W3C Trace Context: the trace that the change belongs to. Only of changes that are traced."""
 
-def record_headers(revision: int, event_id: UUID) -> list[tuple[str, bytes]]:
+
+def record_headers(revision: int, event_id: UUID, traceparent: str | None = None) -> list[tuple[str, bytes]]:
     """The headers that every record of a change carries, its tombstone too."""
-    return [(REVISION_HEADER, b"%d" % revision), (EVENT_ID_HEADER, str(event_id).encode())]
+    headers = [(REVISION_HEADER, b"%d" % revision), (EVENT_ID_HEADER, str(event_id).encode())]
+    if traceparent is not None:
+        headers.append((TRACEPARENT_HEADER, traceparent.encode()))
+    return headers
 
 
 class EventType(StrEnum):

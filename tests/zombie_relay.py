@@ -25,6 +25,7 @@ from producer_admin.publisher import ShardPublisher
 from producer_admin.relay import Relay
 from runtime.kafka import idempotent_producer
 from runtime.postgres import open_pool
+from runtime.tracing import BatchSpans
 
 CLAIMED = "claimed, producer not started"
 FIRST_PRODUCED = "first request of the transaction produced"
@@ -104,10 +105,10 @@ class UnfencedPublisher(HaltingPublisher):
     """The mutation: an idempotent producer without a transactional id, so without a fence."""
 
     @classmethod
-    async def open(cls, bootstrap_servers: str, topic: str, shard: int) -> Self:
+    async def open(cls, bootstrap_servers: str, topic: str, shard: int, spans: BatchSpans | None = None) -> Self:
         producer = idempotent_producer(bootstrap_servers, f"unfenced-{shard}")
         await producer.start()
-        return cls(producer, topic, shard)
+        return cls(producer, topic, shard, spans)
 
     async def publish(self, rows: Sequence[OutboxRow]) -> list[Receipt]:
         receipts = await self._write(rows)
