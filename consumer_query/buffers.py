@@ -50,6 +50,8 @@ class Buffer:
     """Why no more is fetched of it."""
     unparsable_until: float = 0.0
     """When that is tried again."""
+    _unread_since: float | None = None
+    """When it was first asked how old records are that were not fetched."""
 
     @property
     def live(self) -> bool:
@@ -60,6 +62,28 @@ class Buffer:
     def trouble(self) -> str | None:
         """Why it does not go on; None when it does."""
         return self.held or self.unparsable
+
+    @property
+    def unapplied(self) -> int:
+        """Offsets to be applied, 0 or more; 0 when there are only transaction markers before the log's end."""
+        return max(0, self.end - self.applied) if self.records or self.fetched < self.end else 0
+
+    def age(self, now: float) -> float:
+        """Seconds since the oldest record that is not applied was written; 0 when there is none.
+
+        Until it is fetched, since something that was not fetched was last heard of.
+
+        Args:
+            now: seconds since 1970
+        """
+        if not self.unapplied:
+            self._unread_since = None
+            return 0.0
+        if self.records:
+            self._unread_since = None
+            return max(0.0, now - float(self.records[0].timestamp) / 1000)
+        self._unread_since = now if self._unread_since is None else self._unread_since
+        return max(0.0, now - self._unread_since)
 
     def is_free(self, now: float) -> bool:
         """Whether a lane may take it."""

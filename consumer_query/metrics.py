@@ -1,13 +1,24 @@
-"""Every metric of the Query processes. Names of the system before this one are kept where the thing still exists."""
+"""Every metric of the Query processes, each told by one of them. Names of before are kept where the thing still exists.
 
-from prometheus_client import Counter, Gauge, Histogram
+Labels have few values, all known beforehand but for partitions: no file, user or address is ever one.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from consumer_query.findings import Outcome
+from consumer_query.lag import GroupLag, Status
 from consumer_query.rebuild_jobs import ENDS, Job, Loaded, Phase
 from consumer_query.rebuild_progress import percent_of
 from consumer_query.reconcile import Class
 from consumer_query.sync_reports import Report
 from consumer_query.vocabulary import Counted
+from runtime.metrics import BatchHistogram
 
 RECEIVED = Counter("artstore_query_events_received_total", "Records read from the topic.", ["event_type"])
 FAILURES = Counter(
@@ -48,12 +59,68 @@ COMPARISONS = Counter(
     "artstore_query_syncs_total", "Comparisons with the Admin module that ended.", ["side", "outcome"]
 )
 REBUILDS = Counter("artstore_query_rebuilds_total", "Rebuilds and rollbacks that ended.", ["kind", "outcome"])
+SEARCHABLE_SECONDS = BatchHistogram(
+    "artstore_query_change_searchable_seconds",
+    "From a change, by its event's own time, to the commit of its row.",
+    (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 3600),
+)
+LAG_EVENTS = Gauge(
+    "artstore_query_lag_events", "Offsets that the group has not passed, seen from outside it.", ["partition"]
+)
+LAG_SECONDS = Gauge(
+    "artstore_query_lag_seconds",
+    "Age of the oldest record that it has not passed; 0 when there is none.",
+    ["partition"],
+)
+LAG_STATUS = Gauge("artstore_query_lag_status", "1 for the status of a partition, else 0.", ["partition", "status"])
+GROUP_MEMBERS = Gauge("artstore_query_group_members", "Projectors that are in the group.")
+LAG_LOOKED_AT = Gauge("artstore_query_lag_looked_timestamp_seconds", "When a broker last told of the lag.")
 LEXEMES_COUNTED_AT = Gauge(
     "artstore_query_lexemes_counted_timestamp_seconds",
     "When the lexemes by which searches are planned and corrected were last counted.",
 )
 LEXEMES_SECONDS = Gauge("artstore_query_lexemes_count_duration_seconds", "How long that took.")
 LEXEMES_FILES = Gauge("artstore_query_lexemes_files", "Of how many files.")
+
+PROJECTOR: Final = (
+    RECEIVED, FAILURES, SYNC_SECONDS, APPLIED, PARTITIONS, DEAD_LETTERS, BUFFERED, HELD, BROKER_UP, DOUBTS, DATABASE_UP,
+    SEARCHABLE_SECONDS,
+)  # fmt: skip
+"""What the projector tells."""
+API: Final = (RESOLUTIONS, LAG_EVENTS, LAG_SECONDS, LAG_STATUS, GROUP_MEMBERS, LAG_LOOKED_AT)
+"""What the search API tells; each of several tells the same lag."""
+MAINTENANCE: Final = (
+    REBUILD_PHASE, REBUILD_PROGRESS, REBUILD_RECORDS, REBUILD_ROWS, REBUILDS, DIFFERENCES, DIFFERENCES_LEFT,
+    UNCONFIRMED, COMPARED_SECONDS, COMPARED_AT, COMPARISONS, LEXEMES_COUNTED_AT, LEXEMES_SECONDS, LEXEMES_FILES,
+)  # fmt: skip
+"""What the maintenance process tells."""
+
+
+class OwnLag(Collector):
+    """How far a projector is behind in the partitions that it has, looked at only when someone asks.
+
+    Args:
+        behind: partition, offsets not applied, and age in seconds of the oldest record among them, of each
+    """
+
+    def __init__(self, behind: Callable[[], Iterable[tuple[int, int, float]]]) -> None:
+        self._behind = behind
+        REGISTRY.register(self)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Tell it, for the registry."""
+        events = GaugeMetricFamily(
+            "artstore_query_projector_lag_events", "Offsets that this projector has not applied.", labels=["partition"]
+        )
+        seconds = GaugeMetricFamily(
+            "artstore_query_projector_lag_seconds",
+            "Age of the oldest record among them; 0 when there is none.",
+            labels=["partition"],
+        )
+        for partition, offsets, age in self._behind():
+            events.add_metric([str(partition)], offsets)
+            seconds.add_metric([str(partition)], age)
+        return [events, seconds]
 
 
 def note_rebuild(job: Job, loaded: Loaded, percent: float | None = None) -> None:
@@ -90,6 +157,19 @@ def note_sync(report: Report) -> None:
     UNCONFIRMED.labels(report.side).set(report.findings.unconfirmed)
     if report.outcome in (Outcome.EQUAL, Outcome.REPAIRED) and report.finished_at is not None:
         COMPARED_AT.labels(report.side).set(report.finished_at.timestamp())
+
+
+def note_lag(group: GroupLag, at: datetime) -> None:
+    """Tell how far the group is behind, in the partitions that there are."""
+    for metric in (LAG_EVENTS, LAG_SECONDS, LAG_STATUS):
+        metric.clear()
+    for one in group.partitions:
+        LAG_EVENTS.labels(one.partition).set(one.events)
+        LAG_SECONDS.labels(one.partition).set(one.seconds)
+        for status in Status:
+            LAG_STATUS.labels(one.partition, status).set(status is one.status)
+    GROUP_MEMBERS.set(group.members)
+    LAG_LOOKED_AT.set(at.timestamp())
 
 
 def note_count(counted: Counted) -> None:

@@ -1,4 +1,9 @@
-"""Every metric of the Admin processes. Names of the system before this one are kept where the thing still exists."""
+"""Every metric of the Admin processes, each told by one of them. Names of before are kept where the thing still exists.
+
+Labels have few values, all known beforehand but for storage elements: no file, user or address is ever one.
+"""
+
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -14,6 +19,8 @@ PUBLISH_SECONDS = Histogram(
 OUTBOX_UNSENT = Gauge("artstore_admin_outbox_unsent_events", "Events that wait for the topic.")
 OUTBOX_AGE = Gauge("artstore_admin_outbox_oldest_unsent_seconds", "Age of the oldest event that waits; 0 when none.")
 PUBLISHING_HELD = Gauge("artstore_admin_publishing_held", "1 while EVENT_PUBLISH_ENABLED is false.")
+BROKER_UP = Gauge("artstore_admin_broker_up", "1 while events of all shards of this relay can be sent, else 0.")
+DATABASE_UP = Gauge("artstore_admin_database_up", "1 while the relay's claims can be renewed, else 0.")
 SAGAS = Counter(
     "artstore_admin_sagas_total",
     "Sagas by how they ended: done, compensated, refused or repeated.",
@@ -34,3 +41,13 @@ ELEMENT_CAPACITY = Gauge(
     "Above this new files go elsewhere; absent without a bound.",
     ["element"],
 )
+
+API: Final = (
+    SAGAS, SAGAS_POSTPONED, SAGAS_UNFINISHED, SAGA_STEP_SECONDS, FILES_EXPIRED, ELEMENT_HEALTHY, ELEMENT_USED,
+    ELEMENT_CAPACITY,
+)  # fmt: skip
+"""What the Admin API tells."""
+RELAY: Final = (
+    PUBLISHED, PUBLISH_FAILURES, PUBLISH_SECONDS, OUTBOX_UNSENT, OUTBOX_AGE, PUBLISHING_HELD, BROKER_UP, DATABASE_UP,
+)  # fmt: skip
+"""What the relay tells."""

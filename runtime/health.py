@@ -19,6 +19,10 @@ CHECK_SECONDS = 2.0
 """A dependency that takes longer than this to say it is there counts as away."""
 
 
+MOST_REASONS = 20
+"""Why a condition is unmet that are news, while it is: a reason may hold a number that is another each time."""
+
+
 class NotReadyError(Exception):
     """The process cannot do its work now; the message says why."""
 
@@ -74,14 +78,29 @@ class Condition:
 
     def __init__(self, reason: str = "starting") -> None:
         self._reason: str | None = reason
+        self._said: set[str] = set()
 
-    def met(self) -> None:
-        """The loop does its work."""
-        self._reason = None
+    def met(self) -> bool:
+        """The loop does its work. Returns whether that is news."""
+        before, self._reason = self._reason, None
+        self._said.clear()
+        return before is not None
 
-    def unmet(self, reason: str) -> None:
-        """The loop cannot do its work, for this reason."""
+    def unmet(self, reason: str) -> bool:
+        """The loop cannot do its work, for this reason. Returns whether that is news, and so worth a line in the log.
+
+        Each reason is news once until the condition is met: some take turns from try to try.
+        """
         self._reason = reason
+        if reason in self._said or len(self._said) == MOST_REASONS:
+            return False
+        self._said.add(reason)
+        return True
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the loop does its work."""
+        return self._reason is None
 
     async def check(self) -> None:
         """Raise NotReadyError with the reason while the condition is unmet."""

@@ -130,6 +130,13 @@ class Scene:
         )
         return self._launch(name, argv, "QUERY_MAINTENANCE_MANAGEMENT_PORT", environment)
 
+    def start_api(self, name: str, **environment: str) -> str:
+        """Start the search API; its URL."""
+        port = free_port()
+        ports = {"QUERY_API_PORT": str(port)}
+        self._launch(name, python("consumer_query", "api"), "QUERY_API_MANAGEMENT_PORT", ports | environment)
+        return f"http://{LOOPBACK}:{port}"
+
     def _launch(self, name: str, argv: Sequence[str], port_setting: str, environment: Mapping[str, str]) -> Child:
         port = free_port()
         self.management[name] = f"http://{LOOPBACK}:{port}"
