@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from itertools import cycle
 from typing import Final, NamedTuple
 
@@ -25,8 +26,9 @@ import httpx
 
 from bench import projecting, search_rows
 from bench.open_loop import asked_when_due
+from bench.plain_http import PlainClient
 from bench.report import Figure, percentile, turned
-from bench.search_answers import SEARCH, ask, check
+from bench.search_answers import SEARCH, WrongAnswersError, ask, check
 from bench.search_pools import Kind, Question, different, draw
 from bench.search_rows import FILL_SECONDS, Filled
 from bench.servers import Servers, Tell
@@ -74,7 +76,7 @@ class Asking:
 
     pool: asyncpg.Pool
     searches: Searches
-    http: httpx.AsyncClient
+    http: PlainClient
     questions: Mapping[Kind, Sequence[Question]]
 
     def __post_init__(self) -> None:
@@ -93,14 +95,15 @@ class Asking:
         """Ask one question over HTTP; how many seconds it took besides the search.
 
         Raises:
-            httpx.HTTPStatusError: it was refused.
+            WrongAnswersError: it was refused.
         """
         asked = self.next(kind).asked
         begin = time.perf_counter()
-        answer = await self.http.get(SEARCH, params=asked)
+        answer = await self.http.get(SEARCH, asked)
         took = time.perf_counter() - begin
-        answer.raise_for_status()
-        return took - float(answer.headers["Server-Timing"].partition("dur=")[2]) / 1000
+        if answer.status != HTTPStatus.OK:
+            raise WrongAnswersError(f"{asked} was answered with {answer.status}: {answer.body!r}")
+        return took - float(answer.headers["server-timing"].partition("dur=")[2]) / 1000
 
 
 async def measure(servers: Servers, rows: int, seconds: float, rounds: int, tell: Tell) -> list[Figure]:
@@ -168,7 +171,11 @@ async def asking(servers: Servers, database: str, table: Filled, tell: Tell) -> 
                 questions[Kind.DEEP] = await _walked(http, questions[Kind.DEEP])
                 tell("Comparing answers with the table")
                 await check(http, database, questions)
-                yield Asking(pool, Searches(pool), http, questions)
+                plain = PlainClient(LOOPBACK, port)
+                try:
+                    yield Asking(pool, Searches(pool), plain, questions)
+                finally:
+                    plain.close()
 
 
 async def timed(ready: Asking, seconds: float, rounds: int, tell: Tell) -> Mapping[Kind, Sequence[Timed]]:

@@ -1,7 +1,8 @@
 """The command line: one verb a file, and one sentence on standard error for every fault that was foreseen.
 
 Exit codes: 0 done, 1 a fault, 2 wrong usage, a rebuild that parity refused or a sync that left differences, 3 nothing
-is running (status), 130 interrupted. `search` has grep's: 0 found, 1 nothing found, 2 a fault.
+is running (status), 4 projectors that stall, stop or went back (lag), 130 interrupted. `search` has grep's: 0 found,
+1 nothing found, 2 a fault.
 """
 
 import os
@@ -16,6 +17,7 @@ from cli.demo import demo
 from cli.dlq import dlq
 from cli.down import down
 from cli.ingest import ingest
+from cli.lag import lag
 from cli.outbox import outbox
 from cli.rebuild import rebuild
 from cli.running import admin_database, running_or_none
@@ -24,6 +26,7 @@ from cli.status import status
 from cli.sync import sync
 from cli.terminal import err
 from cli.topics import topics
+from cli.trace import trace
 from cli.up import up
 from consumer_query.__main__ import verbs as query
 from producer_admin.__main__ import verbs as admin
@@ -35,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="ArtStore on this machine: upload a file, find it in search.",
 )
-for verb in (up, down, status, demo, ingest, search, rebuild):
+for verb in (up, down, status, demo, ingest, search, lag, trace, rebuild):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")

@@ -16,15 +16,21 @@ _CHECKS: Final = (
     ("types", ("mypy",)),
     ("layers", ("lint-imports", "--no-logo")),
 )
+_TWO_AT_ONCE: Final = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Most tests wait for something most of the time. A file stays in one process, with servers of its own; the files come
+in the order of the folders, so that the long ones of `e2e` are not begun last."""
 
 
 def test(context: typer.Context) -> None:
-    """Run all checks and tests; what follows is passed to pytest, for example -k name or --backend=containers."""
+    """Run all checks and tests; what follows is passed to pytest, for example -k name or --backend=containers.
+
+    Without arguments to pytest all tests run, in two processes.
+    """
     from local.settings import CHECKOUT
 
     table = plain_table("CHECK", "TIME", "RESULT")
     failed = False
-    for name, arguments in (*_CHECKS, ("tests", ("pytest", *context.args))):
+    for name, arguments in (*_CHECKS, ("tests", ("pytest", *(context.args or _TWO_AT_ONCE)))):
         out.print(f"[bold cyan]{name}[/]: {' '.join(arguments)}")
         begin = time.monotonic()
         tool = Path(sys.executable).with_name(arguments[0])

@@ -87,6 +87,7 @@ def requeue(
     as_json: AsJson = False,
 ) -> None:
     """Send events again: of some files, or all that were sent in some time. Only a file's newest event ever goes."""
+    from producer_admin.actions import operator
     from producer_admin.requeue import END, Requeued, sent_between
     from producer_admin.requeue import requeue as put_back
 
@@ -99,9 +100,9 @@ def requeue(
 
     async def work(connection: "Connection") -> Requeued:
         if begin is None:
-            return await put_back(connection, file_ids or (), dry_run=dry_run)
+            return await put_back(connection, file_ids or (), dry_run=dry_run, actor=operator())
         wanted = await sent_between(connection, begin, end)
-        return await put_back(connection, wanted, begin, end, dry_run=dry_run)
+        return await put_back(connection, wanted, begin, end, dry_run=dry_run, actor=operator())
 
     result = _ask(work)
     if as_json:

@@ -6,7 +6,7 @@ In the order a record takes:
 - `starts`: where partitions begin; `guards`: verdicts on whether the rows are of this log and missed nothing of it;
   `log_evidence`: what the log shows; `doubts`: what speaks against a generation, kept; `cache_guard`: the watch over it
 - `lanes`: batches of whole partitions, each in one transaction; `breaker`: unless most of it is bad; `faults`: what an
-  error means for a batch; `points`: where tests end the process
+  error means for a batch; `batch_spans`: what traces tell of it; `points`: where tests end the process
 - `records`: a record read, or refused with a reason; `projection`: folded to the newest state of each file
 - `analysis`: text made into lexemes, the same for what is stored and what is asked; `stop_words`: those left out
 - `read_model`: one statement that writes a batch through the revision fence; `commits`: offsets, behind the rows,
@@ -21,6 +21,8 @@ In the order a record takes:
 - `reconcile`: cache and truth compared by sums of digests; `sides`: the cache to be read so, `admin_client`: the truth;
   `confirm`: what differs, looked at again when all has arrived; `full_sync`: and repaired through the topic;
   `findings`: what came of it; `topic_side`: the topic compared likewise
+- `trace`: which station holds a file's newest change up; `trace_facts`: what each tells, `trace_words`: in words,
+  `trace_api`: over REST
 - `sync_reports`: comparisons asked for, as rows; `sync_worker`: made; `sync_api`: for operators
 - `asking`: what people type made into a query of those lexemes; `search`: the question; `search_api`: its REST routes,
   `search_values`, `search_parameters`: what they take, `export`: all hits as a stream; `api`: one file

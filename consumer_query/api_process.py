@@ -3,16 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import asyncpg
 from fastapi import FastAPI
 
-from consumer_query import read_model
+from consumer_query import metrics, read_model
 from consumer_query.admin_client import AdminClient
 from consumer_query.api import files_router
 from consumer_query.dead_letter_log import DeadLetterLog
 from consumer_query.dead_letters_api import Desk, dead_letters_router
+from consumer_query.lag_api import lag_router
+from consumer_query.lag_watch import LagWatch
 from consumer_query.rebuild_api import rebuild_router
 from consumer_query.records import RecordReader
 from consumer_query.redrive import Redrive
@@ -20,11 +23,16 @@ from consumer_query.resolutions import Resolutions
 from consumer_query.search_api import SearchDesk, search_router
 from consumer_query.settings import QueryApiSettings
 from consumer_query.sync_api import sync_router
+from consumer_query.trace_api import trace_router
+from consumer_query.trace_facts import Tracer
 from runtime.health import Health
-from runtime.http import BoundedBodies, answer_with_problems
-from runtime.postgres import AWAY, open_pool
-from runtime.process import http_server, run_process
-from schemas.topics import DEAD_LETTERS, RESOLUTIONS, topic_name
+from runtime.http import BoundedBodies, answer_with_problems, identify_requests
+from runtime.metrics import tell_only
+from runtime.postgres import AWAY, make_pool
+from runtime.process import collect_seldom, http_server, run_process
+from runtime.starting import require_database
+from runtime.tracing import of_requests
+from schemas.topics import DEAD_LETTERS, FILE_EVENTS, RESOLUTIONS, topic_name
 
 SHARED_SECONDS: Final = 30.0
 """For searches over a pool that is not theirs alone: what it allows any statement."""
@@ -32,11 +40,15 @@ SHARED_SECONDS: Final = 30.0
 
 async def run_api(settings: QueryApiSettings) -> None:
     """Run the search API until a signal."""
+    tell_only(metrics, metrics.API)
+    collect_seldom()
     url = settings.query_database_url.get_secret_value()
+    watch = lag_watch(settings)
     async with (
-        await open_pool(url, "query-api", max_size=10, init=read_model.teach) as pool,
-        await search_pool(url, settings.search_timeout_seconds) as searching,
+        make_pool(url, "query-api", max_size=10, init=read_model.teach) as pool,
+        search_pool(url, settings.search_timeout_seconds) as searching,
         dead_letters_desk(pool, settings) as desk,
+        tracer(pool, settings, desk, watch) as trace,
     ):
         search = SearchDesk(
             pool,
@@ -50,16 +62,18 @@ async def run_api(settings: QueryApiSettings) -> None:
             "query-api",
             health,
             (settings.management_host, settings.query_api_management_port),
-            http_server(query_app(pool, desk, search), settings.query_api_host, settings.query_api_port),
+            http_server(query_app(pool, desk, search, watch, trace), settings.query_api_host, settings.query_api_port),
+            *([] if watch is None else [watch.run]),
+            needs={"database": partial(require_database, pool, Path(__file__).with_name("migrations"))},
         )
 
 
-async def search_pool(url: str, seconds: float) -> asyncpg.Pool:
+def search_pool(url: str, seconds: float) -> asyncpg.Pool:
     """Connections for searches alone: they change nothing, and no statement takes longer than that.
 
     Ten at once: more only take the processors from each other.
     """
-    return await open_pool(
+    return make_pool(
         url,
         "query-search",
         max_size=10,
@@ -71,7 +85,18 @@ async def search_pool(url: str, seconds: float) -> asyncpg.Pool:
             # Its estimates know little of words; whatever they are, reading all of the table is never the way.
             "enable_seqscan": "off",
         },
+        reset=_as_it_was,
     )
+
+
+async def _as_it_was(_: object) -> None:
+    """Searches change nothing of their session but within a transaction, and one that is left open the driver ends."""
+
+
+def lag_watch(settings: QueryApiSettings) -> LagWatch | None:
+    """What looks after the projectors' lag; None where the settings do not say where Kafka is."""
+    servers = settings.kafka_bootstrap_servers
+    return None if servers is None else LagWatch(servers, settings.file_events_topic, settings.kafka_consumer_group)
 
 
 @asynccontextmanager
@@ -91,15 +116,38 @@ async def dead_letters_desk(pool: asyncpg.Pool, settings: QueryApiSettings) -> A
         yield Desk(log, Redrive(pool, log, RecordReader(settings.schema_registry_url), admin))
 
 
-def query_app(pool: asyncpg.Pool, desk: Desk | None = None, search: SearchDesk | None = None) -> FastAPI:
-    """The REST application over a pool, and over the dead letters where there is a desk for them.
+@asynccontextmanager
+async def tracer(
+    pool: asyncpg.Pool, settings: QueryApiSettings, desk: Desk | None, watch: LagWatch | None
+) -> AsyncIterator[Tracer]:
+    """What finds out how far a change of a file has come, as far as the settings say where to ask."""
+    admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+    letters = None if desk is None else desk.log
+    made = Tracer(pool, settings.file_events_topic, settings.kafka_bootstrap_servers, admin, letters, watch)
+    try:
+        yield made
+    finally:
+        await made.close()
+        if admin is not None:
+            await admin.close()
 
-    Searches share the pool unless `search` has another for them.
+
+def query_app(
+    pool: asyncpg.Pool,
+    desk: Desk | None = None,
+    search: SearchDesk | None = None,
+    watch: LagWatch | None = None,
+    trace: Tracer | None = None,
+) -> FastAPI:
+    """The REST application over a pool, and over the dead letters and the lag where someone knows of them.
+
+    Searches share the pool unless `search` has another for them. A trace without `trace` is told from the pool alone.
     """
     app = FastAPI(
         title="ArtStore Query",
         summary="Finds files by name, tags, description or uploader, in Russian and English.",
         version="1",
+        telemetry=of_requests(),
     )
     # First: its paths would be taken for ids of files.
     app.include_router(search_router(search or SearchDesk(pool, pool, SHARED_SECONDS, "")))
@@ -107,8 +155,11 @@ def query_app(pool: asyncpg.Pool, desk: Desk | None = None, search: SearchDesk |
     app.include_router(dead_letters_router(desk))
     app.include_router(rebuild_router(pool))
     app.include_router(sync_router(pool))
+    app.include_router(lag_router(watch))
+    app.include_router(trace_router(trace or Tracer(pool, FILE_EVENTS)))
     app.add_middleware(BoundedBodies)
     answer_with_problems(app, unavailable=(*AWAY, OSError))
+    identify_requests(app)
     return app
 
 

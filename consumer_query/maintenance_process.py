@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 
-from consumer_query import read_model
+from consumer_query import metrics, read_model
 from consumer_query.admin_client import AdminClient
 from consumer_query.arbiter import AdminArbiter
 from consumer_query.dead_letters import TopicDeadLetters
@@ -18,8 +19,10 @@ from consumer_query.sync_worker import SyncWorker
 from consumer_query.topic_side import TopicReader
 from consumer_query.vocabulary_worker import VocabularyWorker
 from runtime.health import Health
-from runtime.postgres import open_pool
+from runtime.metrics import tell_only
+from runtime.postgres import make_pool
 from runtime.process import run_process
+from runtime.starting import require_database
 from schemas.topics import DEAD_LETTERS, topic_name
 
 
@@ -30,11 +33,12 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
         settings: of this process
         watch: called at each point of a rebuild
     """
+    tell_only(metrics, metrics.MAINTENANCE)
     url = settings.query_database_url.get_secret_value()
     letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
     # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison;
     # one to count lexemes.
-    async with await open_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
+    async with make_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
         admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
         keep = timedelta(hours=settings.rebuild_keep_hours)
@@ -48,6 +52,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
                 RebuildWorker(Rebuilder(settings, pool, letters, arbiter, watch), pool, keep, note_rebuild).run,
                 _sync_worker(settings, pool, admin).run,
                 VocabularyWorker(pool, _interval(settings.lexemes_interval_seconds)).run,
+                needs={"database": partial(require_database, pool, Path(__file__).with_name("migrations"))},
             )
         finally:
             await letters.close()

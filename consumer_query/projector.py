@@ -10,7 +10,8 @@ transaction commit all the same, the compare-and-set of its positions decides.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +33,7 @@ from consumer_query.faults import Fault, fault_of
 from consumer_query.freshness_beat import tell_freshness
 from consumer_query.generations import WrongShapeError
 from consumer_query.lanes import Held, Lane, SystemicFaultError
-from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS
+from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS, SEARCHABLE_SECONDS
 from consumer_query.pending_list import LEAVE_TO_OTHERS, keep_empty
 from consumer_query.points import Point, Watch, unwatched
 from consumer_query.records import RecordReader
@@ -41,6 +42,7 @@ from runtime.health import Condition, NotReadyError
 from runtime.kafka import is_being_cancelled
 from runtime.postgres import Connection
 from runtime.retries import backoff, pause
+from runtime.tracing import BatchSpans
 
 POLL_MS: Final = 200
 """How long a poll waits for records at most."""
@@ -95,6 +97,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         limits: see there
         guard: looks whether the rows are of this log, and whether they are ours to write
         watch: called at each point
+        spans: told of each batch that is applied; None while nothing is traced
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         limits: Limits,
         guard: CacheGuard,
         watch: Watch = unwatched,
+        spans: BatchSpans | None = None,
     ) -> None:
         self._pool = pool
         self._open_consumer = open_consumer
@@ -119,6 +123,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self.guard = guard
         self._applying = Applying(lambda: [one.partition for one in self._buffers], self._seek_all_again)
         self._watch = watch
+        self._spans = spans
         self._breaker = Breaker(limits.bad_share)
         self._consumer: AIOKafkaConsumer
         self._commits: Commits
@@ -155,6 +160,12 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         ]
         if held:
             raise NotReadyError("; ".join(held))
+
+    def behind(self) -> Iterator[tuple[int, int, float]]:
+        """How far this projector is behind: partition, offsets not applied, age of the oldest record in seconds."""
+        now = time.time()
+        for one in self._buffers.values():
+            yield one.partition.partition, one.unapplied, one.age(now)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Finish the batches in hand, then forget the assignment. Called by the consumer."""
@@ -215,8 +226,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 await self._consumer.start()
             except KafkaError as error:
-                self._say_broker(f"broker: {error}")
-                _log.warning("broker away, trying again", error=str(error))
+                if self._say_broker(f"broker: {error}"):
+                    _log.warning("broker away, trying again", error=str(error))
                 await self._consumer.stop()
                 await pause(next(waits), stopping)
             else:
@@ -381,7 +392,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _begin_anew(self, buffer: Buffer, first: int) -> None:
         """The log is shorter than what was read of it, so the client went back to its beginning: apply all of it."""
-        _log.warning("the log began anew", partition=buffer.partition.partition, expected=buffer.fetched, first=first)
+        _log.warning("the log began anew", partition=buffer.partition.partition, offset=first, expected=buffer.fetched)
         self._seek_all_again()
         self._unseeked[buffer.partition] = True
 
@@ -417,13 +428,21 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         lost = await taken_back(self._pool, self._topic, by_number)
         for one in applied:
             if one.partition in lost and (buffer := self._buffers.get(one)):
-                _log.warning("rows were taken back; seeking again", partition=one.partition, applied=applied[one])
+                _log.warning("rows were taken back; seeking again", partition=one.partition, offset=applied[one])
                 self._seek_again(buffer)
         return {one: position for one, position in applied.items() if one.partition not in lost}
 
     async def _work(self, stopping: asyncio.Event, *, express: bool) -> None:
         """Be a lane: own a connection, take and apply until `stopping`."""
-        lane = Lane(self._topic, self._group, self._reader, self._dead_letters, self._breaker, self._watch)
+        lane = Lane(
+            self._topic,
+            self._group,
+            self._reader,
+            self._dead_letters,
+            self._breaker,
+            self._watch,
+            spans=self._spans,
+        )
         waits = backoff(LONGEST_BACKOFF_SECONDS)
         while not stopping.is_set():
             try:
@@ -459,7 +478,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise
-            _log.warning("batch in hand dropped: its partitions were taken away")
+            partitions = [one.buffer.partition.partition for one in takes]
+            _log.warning("batch in hand dropped: its partitions were taken away", partitions=partitions)
             raise ConnectionError("the connection was in the middle of a dropped batch") from None
         finally:
             self._in_hand.discard(applying)
@@ -483,7 +503,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             batch = await lane.apply(connection, takes)
         except PositionMovedError as error:
             self._count(error)
-            _log.warning("position moved by another projector; seeking again", error=str(error))
+            partitions = [take.buffer.partition.partition for take in takes]
+            _log.warning("position moved by another projector; seeking again", partitions=partitions, error=str(error))
             for take in takes:
                 self._seek_again(take.buffer)
         except SystemicFaultError as error:
@@ -500,6 +521,10 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             raise
         else:
             self._changed_rows += batch.changed
+            if batch.changed and batch.changed == len(batch.rows):
+                # Of a batch that was applied in part before it is not known what is new.
+                now = time.time()
+                SEARCHABLE_SECONDS.observe([now - one.timestamp / 1000 for take in takes for one in take.records])
             self._accept(batch.takes, batch.held)
             self._say_database()
 
@@ -538,9 +563,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         else:
             self._say_database(reason)
 
-    def _say_broker(self, trouble: str | None = None) -> None:
-        """Say in health and metric that the broker is there, or why it is not."""
-        _say(self.broker, BROKER_UP, trouble)
+    def _say_broker(self, trouble: str | None = None) -> bool:
+        """Say in health and metric that the broker is there, or why it is not. Returns whether that is news."""
+        return _say(self.broker, BROKER_UP, trouble)
 
     def _say_database(self, trouble: str | None = None) -> None:
         """The same of the database."""
@@ -591,12 +616,9 @@ async def _lasting(work: Coroutine[None, None, None]) -> None:
         raise ClientBrokenError("the client has given up") from error
 
 
-def _say(condition: Condition, up: Gauge, trouble: str | None) -> None:
+def _say(condition: Condition, up: Gauge, trouble: str | None) -> bool:
     up.set(trouble is None)
-    if trouble is None:
-        condition.met()
-    else:
-        condition.unmet(trouble)
+    return condition.met() if trouble is None else condition.unmet(trouble)
 
 
 def _now() -> float:

@@ -2,11 +2,13 @@
 
 import socket
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import asyncpg
 
-from consumer_query import durable, pending_list, read_model
+from consumer_query import durable, metrics, pending_list, read_model
+from consumer_query.batch_spans import spans_of_applying
 from consumer_query.cache_guard import CacheGuard, Cure
 from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.log_evidence import LogEvidence
@@ -16,8 +18,10 @@ from consumer_query.records import RecordReader
 from consumer_query.settings import ProjectorSettings
 from runtime.health import Health
 from runtime.kafka import group_consumer
-from runtime.postgres import open_pool
+from runtime.metrics import tell_only
+from runtime.postgres import make_pool
 from runtime.process import collect_seldom, run_process
+from runtime.starting import require_database
 from schemas.topics import DEAD_LETTERS, topic_name
 
 TRANSACTION_SECONDS: Final = 10
@@ -31,11 +35,12 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
         settings: see there
         watch: called at each point; tests end the process there
     """
+    tell_only(metrics, metrics.PROJECTOR)
     url = settings.query_database_url.get_secret_value()
     # A projector that is frozen in a transaction would hold its successor up by the locks of its rows.
     session = {"transaction_timeout": f"{TRANSACTION_SECONDS}s", **durable.UNHURRIED, **pending_list.LONG}
     # A connection for each lane and the express lane; to seek, for pending list, offsets, guard, freshness, health.
-    async with await open_pool(
+    async with make_pool(
         url, "query-projector", max_size=settings.cache_sync_lanes + 7, settings=session, init=read_model.teach
     ) as pool:
         health = Health()
@@ -46,12 +51,17 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
             health.require("broker", projector.broker.check)
             health.require("database", projector.database.check)
             health.require("partitions", projector.partitions)
+            metrics.OwnLag(projector.behind)
             health.mention("cache", guard.check)
             tasks.append(projector.run)
             collect_seldom()
         health.require("postgres", partial(_answers, pool))
         await run_process(
-            "query-projector", health, (settings.management_host, settings.query_projector_management_port), *tasks
+            "query-projector",
+            health,
+            (settings.management_host, settings.query_projector_management_port),
+            *tasks,
+            needs={"database": partial(require_database, pool, Path(__file__).with_name("migrations"))},
         )
 
 
@@ -81,6 +91,7 @@ def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, guard: Cache
         Limits(settings.cache_sync_batch_size, settings.cache_sync_lanes, settings.dead_letter_max_share),
         guard,
         watch,
+        spans_of_applying(settings.file_events_topic),
     )
 
 

@@ -134,7 +134,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
             return await searches.page(request)
 
     async def answer(asked: SearchAsked) -> Response:
-        lag = await _fresh_enough(desk.pool, asked)
+        lag = await _fresh_enough(desk, asked)
         begun = time.perf_counter()
         page = await page_of(asked.request())
         searched = _milliseconds_since(begun)
@@ -180,7 +180,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         When something goes wrong on the way, the connection breaks off: only an answer that ends in order is whole.
         In CSV an apostrophe stands before what a spreadsheet would take for a formula.
         """
-        await _fresh_enough(desk.pool, asked)
+        await _fresh_enough(desk, asked)
         request = asked.request()
         first = await page_of(request)
         as_csv = asked.format == "csv"
@@ -233,11 +233,11 @@ def _hit(hit: Mapping[str, Any], page: Page, desk: SearchDesk) -> Hit:
     return Hit.model_validate({**hit, "highlights": marked._asdict(), "content_url": desk.content_url(hit["file_id"])})
 
 
-async def _fresh_enough(pool: asyncpg.Pool, asked: Fresh) -> float | None:
+async def _fresh_enough(desk: SearchDesk, asked: Fresh) -> float | None:
     """Wait as long as was asked for, and refuse what is not fresh enough: the lag in seconds, None when unknown."""
     if tokens := asked.tokens():
-        await freshness.wait_for(pool, tokens, asked.wait_seconds())
-    lag = await freshness.lag_seconds(pool)
+        await freshness.wait_for(desk.pool, tokens, asked.wait_seconds())
+    lag = await freshness.lag_seconds(desk.searching)
     if (most := asked.max_lag_seconds()) is not None:
         freshness.require_fresh(lag, most)
     return lag

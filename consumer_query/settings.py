@@ -14,17 +14,22 @@ class QueryDatabaseSettings(ProcessSettings):
 
 
 class QueryApiSettings(QueryDatabaseSettings):
-    """The search API. Search does not need Kafka; only the routes for dead letters do."""
+    """The search API. Search does not need Kafka; only the routes for dead letters and lag do."""
 
     query_api_host: str = "127.0.0.1"
     query_api_port: int = 8030
     query_api_management_port: int = 8031
-    kafka_bootstrap_servers: str | None = Field(None, description="Where the dead letters are. Unset: not served.")
+    kafka_bootstrap_servers: str | None = Field(
+        None, description="Where the dead letters are, and the lag is told. Unset: neither is served."
+    )
     file_events_topic: str = KafkaSettings.model_fields["file_events_topic"].default
+    kafka_consumer_group: str = Field("query-module-consumers", description="The projectors', whose lag is watched.")
     schema_registry_url: str | None = Field(
         None, description="Asked for schemas of dead letters, as the projector does."
     )
-    admin_api_url: str | None = Field(None, description="Asked to announce a file anew instead of a dead letter.")
+    admin_api_url: str | None = Field(
+        None, description="Asked to announce a file anew instead of a dead letter, and how far a file's changes are."
+    )
     admin_public_url: str | None = Field(
         None,
         description="Where clients reach the Admin API, in links to content. Unset: as admin_api_url, or relative.",

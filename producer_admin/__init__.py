@@ -16,8 +16,10 @@ In the order a change takes:
 - `republish`: the state of files announced again, for repairs; `republish_api`: the same over REST;
   `backpressure`: such verbs wait for the relay
 - `sync`: what the Query side compares itself with; `sync_api`: over REST
+- `trace`: how far the changes of one file have come on this side; `trace_api`: over REST
 - `files`: the files table, revisions raised under the row's lock
 - `outbox`: the event, written in the transaction that wrote the file
+- `actions`: what operators did, on record; `actions_api`: over REST
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction
 - `tables`, `migrations/`: the shape of database `artstore_admin`
 - `metrics`, `settings`, `errors`; `api_process`, `relay_process`: each process wired; `long_verb`: what verbs that run

@@ -1,12 +1,14 @@
 """Where the Admin API process is put together."""
 
 from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producer_admin import elements
+from producer_admin import elements, metrics
+from producer_admin.actions_api import actions_router
 from producer_admin.api import files_router, streams
 from producer_admin.api_models import Limits
 from producer_admin.elements import Elements
@@ -19,23 +21,23 @@ from producer_admin.sagas_api import sagas_router
 from producer_admin.settings import AdminApiSettings
 from producer_admin.sweeper import Keeping, sweep_until
 from producer_admin.sync_api import sync_router
-from runtime.engine import AWAY, is_away, open_engine
+from producer_admin.trace_api import trace_router
+from runtime.engine import AWAY, is_away, of_driver, open_engine
 from runtime.errors import StartError
-from runtime.health import Health
-from runtime.http import BoundedBodies, answer_with_problems
+from runtime.health import Health, NotReadyError
+from runtime.http import BoundedBodies, answer_with_problems, identify_requests
+from runtime.metrics import tell_only
 from runtime.process import http_server, run_process
+from runtime.starting import check_database
+from runtime.tracing import of_requests
 
 
 async def run_api(settings: AdminApiSettings) -> None:
     """Run the Admin REST API, with what keeps sagas and storage elements in order, until a signal."""
+    tell_only(metrics, metrics.API)
     engine = open_engine(settings.admin_database_url.get_secret_value(), "admin-api", pool_size=20)
     try:
-        try:
-            await elements.ensure(engine, settings.storage_element_id, settings.storage_element_url)
-        except (ValueError, AdminError) as error:
-            raise StartError(f"STORAGE_ELEMENT_URL: {error}") from error
         means = Means(engine, Elements(engine, check_seconds=settings.storage_check_seconds))
-        await means.elements.refresh()
         health = Health()
         health.require("database", partial(_answers, engine))
         app = admin_app(means, engine, _limits(settings), settings.admin_public_url)
@@ -48,6 +50,7 @@ async def run_api(settings: AdminApiSettings) -> None:
             partial(recover_until, means),
             partial(renew_until, means),
             partial(sweep_until, means, _keeping(settings)),
+            needs={"database": partial(_prepare, engine, means, settings)},
         )
     finally:
         await engine.dispose()
@@ -59,14 +62,18 @@ def admin_app(means: Means, engine: AsyncEngine, limits: Limits, public_url: str
         title="ArtStore Admin",
         summary="Owns the truth: which files exist. What this answers with 2xx will be found by search.",
         version="1",
+        telemetry=of_requests(),
     )
     app.include_router(files_router(means, limits))
     app.include_router(sagas_router(means))
     app.include_router(elements_router(means.elements, engine, public_url))
+    app.include_router(actions_router(engine))
     app.include_router(republish_router(engine))
     app.include_router(sync_router(engine))
+    app.include_router(trace_router(engine))
     app.add_middleware(BoundedBodies, streamed=streams)
     answer_with_problems(app, unavailable=AWAY, is_away=is_away)
+    identify_requests(app)
     return app
 
 
@@ -82,6 +89,29 @@ def _limits(settings: AdminApiSettings) -> Limits:
 
 def _keeping(settings: AdminApiSettings) -> Keeping:
     return Keeping(settings.retention_sweep_seconds, settings.idempotency_keep_hours, settings.saga_keep_days)
+
+
+async def _prepare(engine: AsyncEngine, means: Means, settings: AdminApiSettings) -> None:
+    """Look at the database, and see that the settings' storage element is known.
+
+    Raises:
+        NotReadyError: the database is away.
+        StartError: it is not ours to work with, or the element is not.
+    """
+    try:
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            await check_database(raw.driver_connection, Path(__file__).with_name("migrations"))  # type: ignore[arg-type]
+        await elements.ensure(engine, settings.storage_element_id, settings.storage_element_url)
+        await means.elements.refresh()
+    except AWAY as error:
+        cause = of_driver(error)
+        reason = f"{type(cause).__name__}: {cause}"
+        if is_away(error):
+            raise NotReadyError(reason) from error
+        raise StartError(f"The database refuses: {reason}") from error
+    except (ValueError, AdminError) as error:
+        raise StartError(f"STORAGE_ELEMENT_URL: {error}") from error
 
 
 async def _answers(engine: AsyncEngine) -> None:

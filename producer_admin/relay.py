@@ -78,7 +78,13 @@ class Relay:
         self._senders: dict[int, asyncio.Task[None]] = {}
         self._woken: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._not_sending: dict[int, str] = {}
+        self._sending = Condition()
         self.database = Condition()
+
+    @property
+    def can_send(self) -> bool:
+        """Whether every shard that this relay owns can be sent."""
+        return not self._not_sending
 
     async def broker(self) -> None:
         """Return while every shard that this relay owns can be sent.
@@ -105,8 +111,9 @@ class Relay:
                         finally:
                             await connection.remove_listener(outbox.CHANNEL, self._on_notify)
                 except _PASSING as error:
-                    self.database.unmet(f"database: {error or type(error).__name__}")
-                    _log.warning("relay cannot reach its database", error=str(error))
+                    reason = f"{type(error).__name__}: {error}"
+                    if self.database.unmet(f"database: {reason}"):
+                        _log.warning("relay cannot reach its database", error=reason)
                     await pause(next(waits), stopping)
         finally:
             await self._drain(stopping)
@@ -119,7 +126,8 @@ class Relay:
         """
         while not stopping.is_set():
             held = await shards.claim(connection, self._owner)
-            self.database.met()
+            if self.database.met():
+                _log.info("relay claims shards", shards=len(held))
             for shard in self._senders.keys() - held:
                 _log.warning("shard has another owner", shard=shard)
                 self._senders[shard].cancel()
@@ -149,6 +157,8 @@ class Relay:
                     if not await shards.holds(self._pool, self._owner, shard):
                         return
                     self._not_sending.pop(shard, None)
+                    if not self._not_sending and self._sending.met():
+                        _log.info("all shards can be sent", shards=len(self._senders))
                     waits = backoff(LONGEST_WAIT_SECONDS)
                     if not await self._send_from(publisher, shard, stopping):
                         return
@@ -156,8 +166,9 @@ class Relay:
                     await publisher.close()
             except _PASSING as error:
                 reason = f"{type(error).__name__}: {error}"
+                if self._sending.unmet(reason):
+                    _log.warning("shard cannot be sent, trying again", shard=shard, error=reason)
                 self._not_sending[shard] = reason
-                _log.warning("shard cannot be sent, trying again", shard=shard, error=reason)
                 await pause(next(waits), stopping)
 
     async def _send_from(self, publisher: Publisher, shard: int, stopping: asyncio.Event) -> bool:
