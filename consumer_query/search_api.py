@@ -237,7 +237,7 @@ async def _fresh_enough(desk: SearchDesk, asked: Fresh) -> float | None:
     """Wait as long as was asked for, and refuse what is not fresh enough: the lag in seconds, None when unknown."""
     if tokens := asked.tokens():
         await freshness.wait_for(desk.pool, tokens, asked.wait_seconds())
-    lag = await freshness.lag_seconds(desk.searching)
+    lag = await freshness.lag_seconds(desk.pool)
     if (most := asked.max_lag_seconds()) is not None:
         freshness.require_fresh(lag, most)
     return lag
