@@ -37,6 +37,8 @@ VISITS = {
     Point.REVOKED: (2, 3),
 }
 """At which of its visits a process dies there; elsewhere it is one of the first eight."""
+LONGER_THAN_A_START = {"KAFKA_SESSION_TIMEOUT_MS": "10000"}
+"""As sessions are in service; a member that is not back in time has left the group."""
 SHORT_SESSION = {"KAFKA_SESSION_TIMEOUT_MS": "1000"}
 """Where many die: until its session is over, a dead member holds all others up."""
 
@@ -222,14 +224,14 @@ async def test_a_projector_of_static_membership_that_is_started_again_takes_its_
     scene: Scene, seed: int
 ) -> None:
     for name in ("first", "second"):
-        await asyncio.to_thread(scene.start, name, None, KAFKA_GROUP_INSTANCE_ID=name)
+        await asyncio.to_thread(scene.start, name, None, KAFKA_GROUP_INSTANCE_ID=name, **LONGER_THAN_A_START)
     async with load(scene, seed, 300.0) as writers, observed(scene):
         await eventually(lambda: are_ready(scene), 40, "both are ready")
         assigned = scene.assignments("second")
         for end in (scene.kill, scene.stop):
             await some_more_applied(scene)
             await asyncio.to_thread(end, "first")
-            await asyncio.to_thread(scene.start, "first", None, KAFKA_GROUP_INSTANCE_ID="first")
+            await asyncio.to_thread(scene.start, "first", None, KAFKA_GROUP_INSTANCE_ID="first", **LONGER_THAN_A_START)
             await eventually(lambda: are_ready(scene), 40, "both are ready")
         await some_more_applied(scene)
         assert scene.assignments("second") == assigned
