@@ -18,11 +18,18 @@ from typing import Final, NamedTuple
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CorruptRecordException, KafkaError, for_code
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError, KafkaError, for_code
 
 from consumer_query.lag import WINDOW_SECONDS, GroupLag, Look, PartitionLag, age, moment, status_of, unread, worst
 from consumer_query.metrics import note_lag
-from runtime.kafka import FETCH_WAIT_MS, REQUEST_TIMEOUT_MS, admin_client, partition_count, plain_consumer
+from runtime.kafka import (
+    FETCH_WAIT_MS,
+    REQUEST_TIMEOUT_MS,
+    admin_client,
+    is_being_cancelled,
+    partition_count,
+    plain_consumer,
+)
 from runtime.retries import backoff, pause
 
 LOOK_SECONDS: Final = 2.0
@@ -130,6 +137,11 @@ class LagWatch:
                             await self._look(clients)
                         waits = backoff(LONGEST_BACKOFF_SECONDS)
                         await pause(LOOK_SECONDS, stopping)
+            except asyncio.CancelledError:
+                if is_being_cancelled():
+                    raise
+                self._tell(KafkaConnectionError("the client has given up"))
+                await pause(next(waits), stopping)
             except Exception as error:  # noqa: BLE001 - whatever the client raises, others in this process go on
                 self._tell(error)
                 await pause(next(waits), stopping)

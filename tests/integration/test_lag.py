@@ -1,6 +1,9 @@
 """The group's lag as someone outside it sees it, beside the figures that another client of Kafka gives."""
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -26,7 +29,7 @@ from consumer_query.lag_watch import LagWatch, _Clients
 from local.kafka import EmbeddedKafka
 from local.ports import free_port
 from producer_admin.outbox import shard_of
-from runtime.kafka import admin_client, group_consumer, transactional_producer
+from runtime.kafka import ABANDON_SECONDS, admin_client, group_consumer, transactional_producer
 from schemas.topics import FILE_EVENTS, cards
 from tests.backends import Backend
 from tests.integration.conftest import Running, Topic, cached, produce
@@ -235,6 +238,32 @@ async def test_a_partition_that_is_held_is_committed_again_while_others_go_on(
 
 async def is_told(watch: LagWatch, what: str) -> bool:
     return what in (watch.trouble or "")
+
+
+async def test_a_broker_that_hangs_does_not_hold_up_the_end(
+    tmp_path_factory: pytest.TempPathFactory, group: str
+) -> None:
+    kafka = EmbeddedKafka(tmp_path_factory.mktemp("kafka"), free_port())
+    with kafka:
+        async with admin_client(kafka.bootstrap_servers) as admin:
+            await admin.create_topics([NewTopic("events", len(PARTITIONS), 1)])
+        watch, stopping = LagWatch(kafka.bootstrap_servers, "events", group), asyncio.Event()
+        task = asyncio.create_task(watch.run(stopping))
+        await eventually(lambda: reported(watch))
+        assert kafka.child is not None
+        os.kill(kafka.child.pid, signal.SIGSTOP)
+        try:
+            await eventually(lambda: is_troubled(watch), 40)
+            begin = time.monotonic()
+            stopping.set()
+            await task
+            assert time.monotonic() - begin < 3 * ABANDON_SECONDS
+        finally:
+            os.kill(kafka.child.pid, signal.SIGCONT)
+
+
+async def is_troubled(watch: LagWatch) -> bool:
+    return watch.trouble is not None
 
 
 async def test_a_group_without_members_that_has_read_all_is_ok(events_topic: Topic, watch: LagWatch) -> None:
