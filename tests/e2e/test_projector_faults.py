@@ -28,7 +28,8 @@ POISON = 0.01
 FAILURES = "artstore_query_events_processing_failures_total"
 DATABASE_UP = "artstore_query_database_up"
 BROKER_UP = "artstore_query_broker_up"
-REBALANCES = (Point.REVOKING, Point.REVOKED)
+REBALANCES = (Point.REVOKING, Point.REVOKED, Point.SEEKED)
+"""Points that come again only when members come and go."""
 VISITS = {
     Point.SEEKED: (1, 2),
     Point.DEAD_LETTERS_SENT: (1, 3),
