@@ -20,7 +20,7 @@ from consumer_query import export, freshness
 from consumer_query.errors import SearchTooSlowError
 from consumer_query.search import Facets, Page, Searches, SearchRequest
 from consumer_query.search_parameters import ExportAsked, Fresh, LongSearchAsked, SearchAsked, SuggestAsked
-from consumer_query.snippets import highlighted
+from consumer_query.snippets import Marker
 from consumer_query.suggest import suggestions
 from runtime.http import PROBLEM_RESPONSE
 from schemas.file_view import FileView
@@ -138,9 +138,10 @@ def search_router(desk: SearchDesk) -> APIRouter:
         begun = time.perf_counter()
         page = await page_of(asked.request())
         searched = _milliseconds_since(begun)
+        marker = Marker(page.lexemes, page.prefixes)
         made = SearchAnswer(
             query=asked.query,
-            results=[_hit(hit, page, desk) for hit in page.hits],
+            results=[_hit(hit, marker, desk) for hit in page.hits],
             total=page.total,
             total_is="exact" if page.total_is_exact else "at_least",
             ranked=page.ranked,
@@ -228,8 +229,8 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
         raise SearchTooSlowError(message) from error
 
 
-def _hit(hit: Mapping[str, Any], page: Page, desk: SearchDesk) -> Hit:
-    marked = highlighted(hit, page.lexemes, page.prefixes)
+def _hit(hit: Mapping[str, Any], marker: Marker, desk: SearchDesk) -> Hit:
+    marked = marker.highlighted(hit)
     return Hit.model_validate({**hit, "highlights": marked._asdict(), "content_url": desk.content_url(hit["file_id"])})
 
 

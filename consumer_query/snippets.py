@@ -26,12 +26,15 @@ LOOKED_AT: Final = 20_000
 OPEN: Final = "<mark>"
 CLOSE: Final = "</mark>"
 CUT: Final = "…"
+BEGIN: Final = 0
+END: Final = 1
 
 _MOST_CACHED: Final = 50_000
 _LONGEST_CACHED: Final = 64
 
 _ascii_words: Final = re.compile("[A-Za-z0-9]+").finditer
 _masked_words: Final = re.compile("[^ ]+").finditer
+_Made = TypeVar("_Made")
 
 
 class Highlights(NamedTuple):
@@ -64,12 +67,76 @@ class _Part(NamedTuple):
     form: _Form
 
 
-class _Asked:
-    """What is looked for."""
+class Marker:
+    """Marks in the hits of one answer what was asked for. A word is looked at once, however often it stands in them."""
 
     def __init__(self, lexemes: Collection[str], prefixes: Collection[str]) -> None:
-        self.lexemes = frozenset(lexemes)
-        self.prefixes = tuple(filter(None, prefixes))
+        """Begin an answer.
+
+        Args:
+            lexemes: of the words that were asked for, as `analysis.lexeme` makes them
+            prefixes: in lower case, as `analysis.lower_words` spells them; words that begin so are marked whole
+        """
+        self._asked = _Asked(frozenset(lexemes), tuple(filter(None, prefixes)))
+        self._in_texts = _Remembered(self._asked.lexeme_in_text)
+        self._in_names = _Remembered(self._asked.spans_in_name)
+
+    def highlighted(self, columns: Mapping[str, Any]) -> Highlights:
+        """Mark the texts of a hit: its `original_filename`, `description` and `tags`."""
+        name, description, tags = columns["original_filename"], columns["description"], columns["tags"]
+        return Highlights(
+            _marked(name, self._spans_in_name(name)),
+            None if description is None else self._fragment(description),
+            [_marked(tag, self._spans_in_tag(tag)) for tag in tags],
+        )
+
+    def _spans_in_name(self, name: str) -> Iterator[_Span]:
+        return (
+            _Span(begin + span.begin, begin + span.end)
+            for begin, end in self._words(name)
+            for span in self._in_names[name[begin:end]]
+        )
+
+    def _spans_in_tag(self, tag: str) -> Iterator[_Span]:
+        return (_Span(begin, end) for begin, end in self._words(tag) if self._in_texts[tag[begin:end]] is not None)
+
+    def _words(self, text: str) -> list[tuple[int, int]]:
+        return _words(text) if self._asked.something else []
+
+    def _fragment(self, text: str) -> str:
+        looked_at, in_texts = text[:LOOKED_AT], self._in_texts
+        words = _words(looked_at)
+        matches = [in_texts[looked_at[begin:end]] for begin, end in words] if self._asked.something else ()
+        found = {place: match for place, match in enumerate(matches) if match is not None}
+        begin, end = _cut(text, words, *_densest(found))
+        return (
+            (CUT if begin else "")
+            + _marked(text, (_Span(*words[place]) for place in found), begin, end)
+            + (CUT if end < len(text) else "")
+        )
+
+
+class _Remembered(dict[str, _Made]):
+    """What is made of a word, made once. It is as large as an answer at most, and goes with it."""
+
+    def __init__(self, make: Callable[[str], _Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, chunk: str) -> _Made:
+        self[chunk] = made = self._make(chunk)
+        return made
+
+
+class _Asked(NamedTuple):
+    """What is looked for."""
+
+    lexemes: Collection[str]
+    prefixes: tuple[str, ...]
+
+    @property
+    def something(self) -> bool:
+        return bool(self.lexemes or self.prefixes)
 
     def finds(self, form: _Form) -> bool:
         return form.lexeme in self.lexemes or (bool(self.prefixes) and self.begins(form))
@@ -78,62 +145,21 @@ class _Asked:
         # The index completes lexemes, and a stem can end otherwise than its word.
         return form.word.startswith(self.prefixes) or form.lexeme.startswith(self.prefixes)
 
+    def lexeme_in_text(self, chunk: str) -> str | None:
+        """By which a word of a tag or a description matches. Of these, stop words are not in the index."""
+        for form in _forms(chunk):
+            if self.finds(form) and form.word not in STOP_WORDS:
+                return form.lexeme
+        return None
 
-def highlighted(columns: Mapping[str, Any], lexemes: Collection[str], prefixes: Collection[str]) -> Highlights:
-    """Mark in a hit's texts what was asked for.
-
-    Args:
-        columns: `original_filename`, `description` and `tags` of the hit
-        lexemes: of the words that were asked for, as `analysis.lexeme` makes them
-        prefixes: in lower case, as `analysis.lower_words` spells them; words that begin so are marked whole
-    """
-    asked = _Asked(lexemes, prefixes)
-    name, description = columns["original_filename"], columns["description"]
-    return Highlights(
-        _marked(name, _in_name(name, asked)),
-        None if description is None else _fragment(description, asked),
-        [_marked(tag, _in_tag(tag, asked)) for tag in columns["tags"]],
-    )
-
-
-def _in_name(name: str, asked: _Asked) -> Iterator[_Span]:
-    for span in _words(name):
-        chunk = name[span.begin : span.end]
+    def spans_in_name(self, chunk: str) -> tuple[_Span, ...]:
+        """What matches of a word of a name, counted from the word's beginning."""
         forms = _forms(chunk)
-        if any(form.lexeme in asked.lexemes for form in forms):
-            yield span
-        elif parts := [part.span for part in _parts(chunk) if asked.finds(part.form)]:
-            for part in parts:
-                yield _Span(span.begin + part.begin, span.begin + part.end)
-        elif any(map(asked.begins, forms)):
-            yield span
-
-
-def _in_tag(tag: str, asked: _Asked) -> Iterator[_Span]:
-    return (span for span in _words(tag) if _found(tag[span.begin : span.end], asked) is not None)
-
-
-def _found(chunk: str, asked: _Asked) -> str | None:
-    """The lexeme by which a word of a tag or a description matches. Of these, stop words are not in the index."""
-    for form in _forms(chunk):
-        if asked.finds(form) and form.word not in STOP_WORDS:
-            return form.lexeme
-    return None
-
-
-def _fragment(text: str, asked: _Asked) -> str:
-    words = _words(text[:LOOKED_AT])
-    found = {
-        place: match
-        for place, span in enumerate(words)
-        if (match := _found(text[span.begin : span.end], asked)) is not None
-    }
-    begin, end = _cut(text, words, *_densest(found))
-    return (
-        (CUT if begin else "")
-        + _marked(text, (words[place] for place in found), begin, end)
-        + (CUT if end < len(text) else "")
-    )
+        if any(form.lexeme in self.lexemes for form in forms):
+            return (_Span(0, len(chunk)),)
+        if parts := tuple(part.span for part in _parts(chunk) if self.finds(part.form)):
+            return parts
+        return (_Span(0, len(chunk)),) if any(map(self.begins, forms)) else ()
 
 
 def _densest(found: Mapping[int, str]) -> tuple[int, int]:
@@ -160,23 +186,20 @@ def _densest(found: Mapping[int, str]) -> tuple[int, int]:
     return chosen
 
 
-def _cut(text: str, words: Sequence[_Span], first: int, last: int) -> _Span:
+def _cut(text: str, words: Sequence[tuple[int, int]], first: int, last: int) -> _Span:
     """A piece of the text around the words from `first` to `last`, whole words if they are not too long."""
     if not words:
         return _Span(0, min(len(text), FRAGMENT_CHARACTERS))
     start = max(0, min(first - (FRAGMENT_WORDS - (last - first + 1)) // 2, len(words) - FRAGMENT_WORDS))
     stop = min(len(words), start + FRAGMENT_WORDS)
-    if words[stop - 1].end - words[start].begin > FRAGMENT_CHARACTERS:
-        start = next(place for place in range(start, first + 1) if _near(words[first], words[place]))
-    begin = words[start].begin if start or words[0].begin > FRAGMENT_CHARACTERS // 2 else 0
-    while stop > first + 1 and words[stop - 1].end - begin > FRAGMENT_CHARACTERS:
+    if words[stop - 1][END] - words[start][BEGIN] > FRAGMENT_CHARACTERS:
+        nearest = words[first][BEGIN] - FRAGMENT_CHARACTERS // 2
+        start = next(place for place in range(start, first + 1) if words[place][BEGIN] >= nearest)
+    begin = words[start][BEGIN] if start or words[0][BEGIN] > FRAGMENT_CHARACTERS // 2 else 0
+    while stop > first + 1 and words[stop - 1][END] - begin > FRAGMENT_CHARACTERS:
         stop -= 1
-    end = len(text) if stop == len(words) and len(text) <= LOOKED_AT else words[stop - 1].end
+    end = len(text) if stop == len(words) and len(text) <= LOOKED_AT else words[stop - 1][END]
     return _Span(begin, min(end, begin + FRAGMENT_CHARACTERS))
-
-
-def _near(word: _Span, earlier: _Span) -> bool:
-    return word.begin - earlier.begin <= FRAGMENT_CHARACTERS // 2
 
 
 def _marked(text: str, marks: Iterable[_Span], begin: int = 0, end: int | None = None) -> str:
@@ -218,13 +241,10 @@ class _Mask(dict[int, str]):
 _MASK: Final = _Mask()
 
 
-def _words(text: str) -> list[_Span]:
-    """Where words stand in a text as it was written."""
+def _words(text: str) -> list[tuple[int, int]]:
+    """Where words stand in a text as it was written: BEGIN and END of each. Plain tuples: there are many."""
     found = _ascii_words(text) if text.isascii() else _masked_words(text.translate(_MASK))
-    return [_Span(*one.span()) for one in found]
-
-
-_Made = TypeVar("_Made")
+    return [one.span() for one in found]
 
 
 def _cached(make: Callable[[str], _Made]) -> Callable[[str], _Made]:

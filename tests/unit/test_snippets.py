@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumer_query import snippets
 from consumer_query.analysis import lexeme, lower_words
-from consumer_query.snippets import FRAGMENT_CHARACTERS, FRAGMENT_WORDS, LOOKED_AT, Highlights, highlighted
+from consumer_query.snippets import FRAGMENT_CHARACTERS, FRAGMENT_WORDS, LOOKED_AT, Highlights, Marker
 
 LEXEMES = ["договор", "report", "naive", "2", "x", "й"]
 ODD = st.one_of(
@@ -43,7 +43,7 @@ def marked(
     name: str, description: str | None, tags: tuple[str, ...], lexemes: tuple[str, ...], prefixes: tuple[str, ...] = ()
 ) -> Highlights:
     columns: dict[str, Any] = {"original_filename": name, "description": description, "tags": list(tags)}
-    return highlighted(columns, lexemes, prefixes)
+    return Marker(lexemes, prefixes).highlighted(columns)
 
 
 def bare(html: str) -> str:
@@ -179,8 +179,8 @@ def test_nothing_is_lost_or_changed_but_for_marks(
     name: str, description: str | None, tags: list[str], prefix: str
 ) -> None:
     asked = {lexeme(word) for text in (name, description or "", *tags) for word in lower_words(text)[::2]}
-    found = highlighted(
-        {"original_filename": name, "description": description, "tags": tags}, asked | set(LEXEMES), {prefix}
+    found = Marker(asked | set(LEXEMES), {prefix}).highlighted(
+        {"original_filename": name, "description": description, "tags": tags}
     )
     assert bare(found.original_filename) == name
     assert list(map(bare, found.tags)) == tags
