@@ -33,6 +33,8 @@ class Watch:
     question: str = VISIBLE
     delays: list[float] = field(default_factory=list)
     """Seconds, in the order in which states became visible."""
+    files: list[UUID] = field(default_factory=list)
+    """Whose states, in the same order."""
     rounds: list[float] = field(default_factory=list)
     """Seconds from one answer to the next: what a delay may be too long by."""
     costs: list[float] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Watch:
         for wanted, since in self._awaited.pop(file_id):
             if wanted <= revision:
                 self.delays.append(now - since)
+                self.files.append(file_id)
             else:
                 left.append((wanted, since))
         if left:

@@ -115,6 +115,18 @@ def monitoring(
 
 
 @bench.command()
+def rolling(
+    *,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Replace or kill projectors under load: how long changes wait meanwhile. Some 4 minutes a round."""
+    from bench.rolling import measure
+
+    _show(lambda servers, tell: measure(servers, rounds, tell), as_json=as_json)
+
+
+@bench.command()
 def rebuild(
     *,
     rows: Annotated[int, typer.Option(min=2000, help="Files; the topic holds two records of each.")] = 100_000,

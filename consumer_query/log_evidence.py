@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException, KafkaError
 
 from consumer_query.guards import KAFKA_RETENTION_SECONDS, Sighting, Witness, sighting_of
+from runtime.brokers import AnyBrokers
 from runtime.kafka import FETCH_BYTES, FETCH_WAIT_MS, REQUEST_TIMEOUT_MS, admin_client, plain_consumer
 from runtime.topics import topic_config
 
@@ -39,7 +40,7 @@ class LogEvidence:
         topic: of file events
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str) -> None:
         self._servers = bootstrap_servers
         self._topic = topic
         self._retention_told = True
@@ -86,13 +87,13 @@ class LogEvidence:
             consumer.assign(list(all_of_them.values()))
             consumer.pause(*all_of_them.values())
             ends = await consumer.end_offsets(list(all_of_them.values()))
-            sightings = {}
+            sightings: dict[int, Sighting] = {}
+            there = {
+                all_of_them[number]: one for number, one in witnesses.items() if one.offset < ends[all_of_them[number]]
+            }
             try:
                 async with asyncio.timeout(SIGHT_SECONDS):
-                    for number, witness in witnesses.items():
-                        one = all_of_them[number]
-                        if witness.offset < ends[one]:
-                            sightings[number] = await _sight(consumer, one, witness)
+                    await _sight(consumer, there, sightings)
             except TimeoutError:
                 _log.warning("not all witnesses were read in time", read=len(sightings), of=len(witnesses))
             return {number: ends[one] for number, one in all_of_them.items()}, sightings
@@ -100,21 +101,45 @@ class LogEvidence:
             await consumer.stop()
 
 
-async def _sight(consumer: AIOKafkaConsumer, partition: TopicPartition, witness: Witness) -> Sighting:
-    """Read the first record at or behind the witness' offset."""
-    consumer.seek(partition, witness.offset)
-    consumer.resume(partition)
+async def _sight(
+    consumer: AIOKafkaConsumer, witnesses: Mapping[TopicPartition, Witness], sightings: dict[int, Sighting]
+) -> None:
+    """Read the first record at or behind each witness' offset: all at once, and one by one if one cannot be read.
+
+    At each rebalance nothing is applied until this is done.
+    """
     try:
-        while True:
-            if records := (await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=1)).get(partition):
-                return sighting_of(witness, records[0])
-            # Markers and aborted records are passed over in silence.
-            if await consumer.position(partition) > witness.offset:
-                return Sighting.ABSENT
+        await _read(consumer, witnesses, sightings)
     except Exception as error:
         if isinstance(error, KafkaError) and not isinstance(error, CorruptRecordException):
             raise
-        _log.info("a witness cannot be read", partition=partition.partition, error=f"{type(error).__name__}: {error}")
-        return Sighting.ABSENT
+        if len(witnesses) > 1:
+            for one, witness in witnesses.items():
+                if one.partition not in sightings:
+                    await _sight(consumer, {one: witness}, sightings)
+            return
+        [one] = witnesses
+        _log.info("a witness cannot be read", partition=one.partition, error=f"{type(error).__name__}: {error}")
+        sightings[one.partition] = Sighting.ABSENT
+
+
+async def _read(
+    consumer: AIOKafkaConsumer, witnesses: Mapping[TopicPartition, Witness], sightings: dict[int, Sighting]
+) -> None:
+    for one, witness in witnesses.items():
+        consumer.seek(one, witness.offset)
+    consumer.resume(*witnesses)
+    try:
+        while left := [one for one in witnesses if one.partition not in sightings]:
+            fetched = await consumer.getmany(*left, timeout_ms=_POLL_MS)
+            for one in left:
+                if records := fetched.get(one):
+                    sightings[one.partition] = sighting_of(witnesses[one], records[0])
+                # Markers and aborted records are passed over in silence.
+                elif await consumer.position(one) > witnesses[one].offset:
+                    sightings[one.partition] = Sighting.ABSENT
+                else:
+                    continue
+                consumer.pause(one)
     finally:
-        consumer.pause(partition)
+        consumer.pause(*witnesses)

@@ -21,6 +21,7 @@ from producer_admin.elements import CHECK_LIMIT_SECONDS, Element, Elements, Mode
 from producer_admin.errors import ElementInUseError, ElementTakenError, RefusedError, StorageError
 from producer_admin.saga_steps import ANONYMOUS
 from producer_admin.storage import open_storage
+from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
 from runtime.http import PROBLEM_RESPONSE
 
@@ -66,7 +67,9 @@ class ElementSettings(BaseModel):
         description="file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, without secrets.",
     )
     mode: Mode = Field(
-        Mode.ONLINE, description="read_only takes no new files; offline gives none either and is not checked."
+        Mode.ONLINE,
+        description="read_only takes no new files and keeps those whose retention is over; "
+        "offline gives none either and is not checked.",
     )
     capacity_bytes: int | None = Field(
         None, gt=0, le=_MAX_BIGINT, description="New files go elsewhere above this; null when it has no bound."
@@ -107,22 +110,25 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
         engine: of the registry
         public_url: where clients reach this API; None makes `content_url` relative
     """
-    router = APIRouter(prefix="/api/v1/storage-elements", tags=["storage elements"])
+    router = APIRouter(prefix="/api/v1/storage-elements", tags=["storage elements"], route_class=Guarded)
     content_url = (public_url or "").rstrip("/") + CONTENT_PATH
 
     @router.get("", responses=_UNAVAILABLE)
+    @needs(Scope.SYNC)
     async def all_elements() -> ElementList:
         """All storage elements, with mode, room and health."""
         await elements.refresh()
         return ElementList(elements=[_view(one, content_url) for one in elements.all()])
 
     @router.get("/{element_id}", responses=_ABSENT)
+    @needs(Scope.SYNC)
     async def one_element(element_id: ElementId) -> ElementView:
         """One storage element."""
         await elements.refresh()
         return _view(elements.get(element_id), content_url)
 
     @router.put("/{element_id}", responses=_UNAVAILABLE | {201: {"model": ElementView}, 409: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def put_element(
         element_id: ElementId, wanted: ElementSettings, response: Response, actor: Actor
     ) -> ElementView:
@@ -148,6 +154,7 @@ def elements_router(elements: Elements, engine: AsyncEngine, public_url: str | N
         return _view(elements.get(element_id), content_url)
 
     @router.delete("/{element_id}", status_code=204, responses=_ABSENT | {409: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def forget_element(element_id: ElementId, actor: Actor) -> None:
         """Forget an element that is offline and that no file and no unfinished saga refers to."""
         async with engine.begin() as connection:

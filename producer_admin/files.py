@@ -33,6 +33,7 @@ EXPIRED: Final = text(
     """
     SELECT file_id FROM files
     WHERE deleted_at IS NULL AND retention_expires_at <= now()
+      AND storage_element_id NOT IN (SELECT element_id FROM storage_elements WHERE mode = 'read_only')
     ORDER BY retention_expires_at LIMIT :limit
     """
 )
@@ -311,7 +312,10 @@ async def newest(connection: AsyncConnection, limit: int, behind: Place | None =
 
 
 async def expired(connection: AsyncConnection, limit: int) -> Sequence[UUID]:
-    """Files whose retention is over, longest ago first, at most `limit`."""
+    """Files whose retention is over, longest ago first, at most `limit`.
+
+    Not those on read-only elements, where another system may be at work that has the bytes to itself.
+    """
     return (await connection.execute(EXPIRED, {"limit": limit})).scalars().all()
 
 

@@ -77,6 +77,8 @@ class Relay:
         self._owner: UUID = uuid4()
         self._senders: dict[int, asyncio.Task[None]] = {}
         self._woken: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._claim_again = asyncio.Event()
+        """Set when another relay has given shards back, and when this one is to stop."""
         self._not_sending: dict[int, str] = {}
         self._sending = Condition()
         self.database = Condition()
@@ -99,23 +101,27 @@ class Relay:
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping`, then finish the transactions in hand and give the shards back."""
         waits = backoff(LONGEST_WAIT_SECONDS)
+        ending = asyncio.create_task(self._end_claims(stopping))
         try:
             while not stopping.is_set():
                 try:
                     await shards.prepare(self._pool, self._count)
                     async with self._pool.acquire() as connection:
                         await connection.add_listener(outbox.CHANNEL, self._on_notify)
+                        await connection.add_listener(shards.CHANNEL, self._on_freed)
                         try:
                             waits = backoff(LONGEST_WAIT_SECONDS)
                             await self._keep_claims(connection, stopping)
                         finally:
                             await connection.remove_listener(outbox.CHANNEL, self._on_notify)
+                            await connection.remove_listener(shards.CHANNEL, self._on_freed)
                 except _PASSING as error:
                     reason = f"{type(error).__name__}: {error}"
                     if self.database.unmet(f"database: {reason}"):
                         _log.warning("relay cannot reach its database", error=reason)
                     await pause(next(waits), stopping)
         finally:
+            ending.cancel()
             await self._drain(stopping)
             await self._release()
 
@@ -125,6 +131,7 @@ class Relay:
         On the connection that listens, so that its loss is noticed at the next renewal.
         """
         while not stopping.is_set():
+            self._claim_again.clear()
             held = await shards.claim(connection, self._owner)
             if self.database.met():
                 _log.info("relay claims shards", shards=len(held))
@@ -136,7 +143,8 @@ class Relay:
                 task = asyncio.create_task(self._send_shard(shard, stopping), name=f"shard-{shard}")
                 self._senders[shard] = task
                 task.add_done_callback(partial(self._sender_ended, shard))
-            await pause(shards.RENEW_SECONDS, stopping)
+            if not stopping.is_set():
+                await pause(shards.RENEW_SECONDS, self._claim_again)
 
     def _sender_ended(self, shard: int, task: asyncio.Task[None]) -> None:
         del self._senders[shard]
@@ -195,6 +203,13 @@ class Relay:
 
     def _on_notify(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         self._woken[int(str(payload))].set()
+
+    def _on_freed(self, *_: Any) -> None:
+        self._claim_again.set()
+
+    async def _end_claims(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._claim_again.set()
 
     async def _drain(self, stopping: asyncio.Event) -> None:
         """Let transactions in hand end; whoever has none has nothing to finish."""

@@ -31,7 +31,14 @@ WHERE shard IN (
 RETURNING shard
 """
 HOLDS: Final = "SELECT FROM relay_shards WHERE shard = $1 AND owner = $2 AND lease_until > clock_timestamp()"
-RELEASE: Final = "UPDATE relay_shards SET owner = NULL, lease_until = '-infinity' WHERE owner = $1"
+CHANNEL: Final = "relay_shards"
+"""Notified when shards are given back."""
+RELEASE: Final = """
+WITH released AS (
+    UPDATE relay_shards SET owner = NULL, lease_until = '-infinity' WHERE owner = $1 RETURNING shard
+)
+SELECT pg_notify($2, '') WHERE EXISTS (SELECT FROM released)
+"""
 
 
 async def prepare(pool: asyncpg.Pool, count: int) -> None:
@@ -50,5 +57,5 @@ async def holds(pool: asyncpg.Pool, owner: UUID, shard: int) -> bool:
 
 
 async def release(pool: asyncpg.Pool, owner: UUID) -> None:
-    """Give back all, so that a successor need not wait for the lease to run out."""
-    await pool.execute(RELEASE, owner)
+    """Give back all, and say so: a successor waits neither for the lease to run out nor for its own next claim."""
+    await pool.execute(RELEASE, owner, CHANNEL)

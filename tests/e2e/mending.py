@@ -173,6 +173,20 @@ def fields_of(known: FileMetadata) -> dict[str, Any]:
 
 async def start_admin(scene: Scene) -> AdminSide:
     """A real Admin module on the scene's servers, whose relay writes to the scene's topic."""
+    admin = await new_admin(scene)
+    try:
+        await asyncio.gather(
+            asyncio.to_thread(admin.start, "api", "api"),
+            asyncio.to_thread(admin.start, "relay", "relay", FILE_EVENTS_TOPIC=scene.topic),
+        )
+    except BaseException:
+        await asyncio.to_thread(admin.stop)
+        raise
+    return admin
+
+
+async def new_admin(scene: Scene) -> AdminSide:
+    """An Admin module on the scene's servers, none of whose processes runs yet."""
     side = scene.side
     folder = side.folder / f"{scene.topic}-admin"
     admin = AdminSide(folder, side.kafka, side.postgres)
@@ -184,14 +198,6 @@ async def start_admin(scene: Scene) -> AdminSide:
     )
     await connection.close()
     await run_migrate(AdminDatabaseSettings(admin_database_url=SecretStr(admin.database)))
-    try:
-        await asyncio.gather(
-            asyncio.to_thread(admin.start, "api", "api"),
-            asyncio.to_thread(admin.start, "relay", "relay", FILE_EVENTS_TOPIC=scene.topic),
-        )
-    except BaseException:
-        await asyncio.to_thread(admin.stop)
-        raise
     return admin
 
 

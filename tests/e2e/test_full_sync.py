@@ -81,9 +81,14 @@ class Both:
 
     async def differences(self) -> set[Any]:
         """Rows that only one side has, all columns compared."""
-        ours = await self.query.fetch(f"SELECT {_COLUMNS} FROM file_metadata_cache")
-        theirs = await self.admin.fetch(f"SELECT {_COLUMNS} FROM files WHERE deleted_at IS NULL")
-        return {tuple(map(str, row)) for row in ours} ^ {tuple(map(str, row)) for row in theirs}
+        return await differences(self.admin, self.query)
+
+
+async def differences(admin: asyncpg.Pool, query: asyncpg.Pool) -> set[Any]:
+    """Rows that only one side has, all columns compared. No file has two: it is the key on both sides."""
+    ours = await query.fetch(f"SELECT {_COLUMNS} FROM file_metadata_cache")
+    theirs = await admin.fetch(f"SELECT {_COLUMNS} FROM files WHERE deleted_at IS NULL")
+    return {tuple(map(str, row)) for row in ours} ^ {tuple(map(str, row)) for row in theirs}
 
 
 @asynccontextmanager

@@ -476,6 +476,17 @@ async def test_a_file_whose_retention_is_over_is_deleted_like_any_other(
     assert await sweep(means, KEEPING) == 0
 
 
+async def test_a_file_whose_retention_is_over_stays_while_its_element_is_read_only(
+    admin: httpx.AsyncClient, means: Means, admin_pool: asyncpg.Pool, storage_folder: Path
+) -> None:
+    await upload(admin, retention_expires_at="2020-01-01T00:00:00Z")
+    await admin_pool.execute("UPDATE storage_elements SET mode = 'read_only'")
+    assert await sweep(means, KEEPING) == 0
+    assert len(stored_objects(storage_folder)) == 1
+    await admin_pool.execute("UPDATE storage_elements SET mode = 'online'")
+    assert await sweep(means, KEEPING) == 1
+
+
 async def test_a_retention_that_is_prolonged_in_the_last_moment_holds(
     admin: httpx.AsyncClient, means: Means, admin_pool: asyncpg.Pool
 ) -> None:

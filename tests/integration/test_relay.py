@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,19 @@ async def test_a_shard_has_one_owner_until_its_lease_runs_out_or_is_given_back(a
         assert await shards.claim(connection, second) == {1}
         await shards.release(admin_pool, first)
         assert await shards.claim(connection, second) == {0, 1, 2}
+
+
+async def test_shards_that_were_given_back_are_taken_at_once_and_not_at_the_next_renewal(
+    admin: httpx.AsyncClient, admin_pool: asyncpg.Pool, running_relay: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "RENEW_SECONDS", 60)
+    async with AsyncExitStack() as stays:
+        async with running_relay() as first:
+            await eventually(lambda: ready(first))
+            second = await stays.enter_async_context(running_relay())
+            await eventually(lambda: ready(second))
+        await upload(admin)
+        await settles(unsent(admin_pool), 0, shards.LEASE_SECONDS - 5)
 
 
 async def test_only_the_owner_of_a_shard_may_say_what_was_sent(
