@@ -28,7 +28,7 @@ In the order a record takes:
   `search_values`, `search_parameters`: what they take, `export`: all hits as a stream; `api`: one file
 - `vocabulary`: the lexemes that there are, counted now and then (`vocabulary_worker`), for plans, `corrections` of what
   was mistyped, and `suggest`: how what is being typed may go on
-- `tables`, `migrations/`: the shape of database `artstore_query`, all but the generations
+- `tables`, `migrations/`: the shape of database `artstore_query`, all but the generations; `roles`: who may do what
 - `metrics`, `settings`, `errors`; `api_process`, `projector_process`, `maintenance_process`: each process
   wired; `__main__`: one verb each
 """

@@ -1,4 +1,7 @@
-"""One process a verb: `python -m consumer_query api`, `projector`, `maintenance` or `migrate`."""
+"""One process a verb: `python -m consumer_query api`, `projector`, `maintenance`, `migrate` or `roles`."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -43,6 +46,36 @@ def migrate() -> None:
     from runtime.process import run_to_exit
 
     run_to_exit("query-migrate", QueryDatabaseSettings, run_migrate)
+
+
+@verbs.command()
+def roles(
+    *,
+    login: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE=USER", help="Make this user too, a member of that role.")
+    ] = None,
+    passwords: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Has a file named like each user. [default: USER_PASSWORD]"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements, run none.")] = False,
+) -> None:
+    """Make the roles that the processes need in Postgres, and grant each what it needs. Safe to run again.
+
+    The database's URL is to be a superuser's, or that of its owner who can make roles. See docs/postgres-access.md.
+    """
+    from consumer_query.roles import ACCESS
+    from consumer_query.settings import QueryDatabaseSettings
+    from runtime.process import run_to_exit
+    from runtime.roles import run_roles
+
+    run_to_exit(
+        "query-roles",
+        QueryDatabaseSettings,
+        lambda settings: run_roles(
+            settings.query_database_url.get_secret_value(), ACCESS, login or [], passwords, typer.echo, dry_run=dry_run
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from typing import Final
 import asyncpg
 
 from consumer_query.analysis import ANALYZER
+from consumer_query.roles import MAINTAIN
 from runtime.errors import StartError
 from runtime.postgres import Connection
+from runtime.roles import BECOME
 
 SHAPE: Final = 3
 """Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
@@ -112,11 +114,8 @@ WHERE (retired_at < clock_timestamp() - $1::interval OR retired_at < (SELECT max
       SELECT generation FROM rebuild_jobs WHERE finished_at IS NULL AND generation IS NOT NULL
   )
 """
-FORGET: Final = (
-    "DELETE FROM cache_doubts WHERE generation = $1",
-    "DELETE FROM projector_positions WHERE generation = $1",
-    "DELETE FROM generations WHERE generation = $1",
-)
+# A function of the generations' owner, which the API is not: table, positions, doubts and all; not of the live one.
+DROP: Final = "SELECT drop_generation($1)"
 
 
 class WrongShapeError(StartError):
@@ -166,7 +165,11 @@ async def ensure_first(connection: Connection) -> None:
 
 
 async def make(connection: Connection) -> int:
-    """Make an empty table without indexes, within the caller's transaction: the number of the new generation."""
+    """Make an empty table without indexes, within the caller's transaction: the number of the new generation.
+
+    It belongs to the role that keeps generations, where there is one; the rest of the transaction runs as that role.
+    """
+    await connection.execute(BECOME, MAINTAIN)
     generation: int = await connection.fetchval(NOTE_MADE, SHAPE, ANALYZER)
     await connection.execute(TABLE.format(table=table_name(generation)))
     return generation
@@ -216,9 +219,7 @@ async def previous(connection: Connection | asyncpg.Pool) -> Generation | None:
 
 async def drop(connection: Connection, generation: int) -> None:
     """Remove a generation that is not live, and its positions, within the caller's transaction."""
-    await connection.execute(f"DROP TABLE IF EXISTS {table_name(generation)}")
-    for statement in FORGET:
-        await connection.execute(statement, generation)
+    await connection.execute(DROP, generation)
 
 
 async def drop_expired(pool: asyncpg.Pool, keep: timedelta) -> list[int]:

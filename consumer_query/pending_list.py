@@ -21,7 +21,7 @@ LONG: Final = {"gin_pending_list_limit": "16MB"}
 """Of a session: how long a backlog lets the list become. With 4 MB, Postgres' own default, a row takes it 5 µs more; a
 single list of 28 MB 6 µs more than that."""
 LEAVE_TO_OTHERS: Final = "SET gin_pending_list_limit = '256MB'"
-EMPTY: Final = "SELECT gin_clean_pending_list($1::text::regclass)"
+EMPTY: Final = "SELECT empty_pending_list($1::text::regclass)"
 
 _log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ async def keep_empty(pool: asyncpg.Pool, changed_rows: Callable[[], float], in_b
     """Empty the list whenever rows have changed, until cancelled.
 
     Args:
-        pool: of the Query database; its role has to own the index or be a member of pg_maintain
+        pool: of the Query database
         changed_rows: how many have, by now
         in_backlog: whether writers had rather do it themselves
     """

@@ -124,7 +124,7 @@ class Rebuilder:
         self._arbiter = arbiter
         self._watch = watch
         self._topic = settings.file_events_topic
-        self._evidence = LogEvidence(settings.kafka_bootstrap_servers, self._topic)
+        self._evidence = LogEvidence(settings.brokers, self._topic)
         self._steps: dict[Phase, Callable[[Job, UUID], Awaitable[None]]] = {
             Phase.QUEUED: self._begin,
             Phase.LOADING: self._load,
@@ -216,7 +216,7 @@ class Rebuilder:
 
     async def _plan(self, job: Job) -> None:
         """Note where each partition begins and where it ends now."""
-        servers = self._settings.kafka_bootstrap_servers
+        servers = self._settings.brokers
         async with asyncio.timeout(STALL_SECONDS):
             try:
                 partitions = await all_partitions(servers, self._topic)
@@ -407,7 +407,7 @@ class Rebuilder:
         settings = self._settings
         return catch_up.follower(
             self._pool,
-            settings.kafka_bootstrap_servers,
+            settings.brokers,
             self._topic,
             settings.kafka_consumer_group,
             generation,

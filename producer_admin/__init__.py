@@ -21,7 +21,7 @@ In the order a change takes:
 - `outbox`: the event, written in the transaction that wrote the file
 - `actions`: what operators did, on record; `actions_api`: over REST
 - `relay`: outbox rows to the topic, one owner a shard; `shards`: who owns which; `publisher`: one Kafka transaction
-- `tables`, `migrations/`: the shape of database `artstore_admin`
+- `tables`, `migrations/`: the shape of database `artstore_admin`; `roles`: who may do what in it
 - `metrics`, `settings`, `errors`; `api_process`, `relay_process`: each process wired; `long_verb`: what verbs that run
   long share, each wired in its `*_process`; `__main__`: one verb each
 """

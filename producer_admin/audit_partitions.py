@@ -31,15 +31,12 @@ WHERE inhparent = 'outbox_sent'::regclass AND relname != 'outbox_sent_default'
 """
 # A day of which rows lie in the default partition cannot get one of its own. They stay there; so does the rest of it.
 IN_DEFAULT: Final = "SELECT EXISTS (SELECT FROM outbox_sent_default WHERE sent_at >= $1 AND sent_at < $2)"
-# To attach takes a weaker lock on the log than to create the partition in its place: inserts go on.
-CREATE: Final = "CREATE TABLE {name} (LIKE outbox_sent INCLUDING CONSTRAINTS)"
-ATTACH: Final = "ALTER TABLE outbox_sent ATTACH PARTITION {name} FOR VALUES FROM ('{begin}') TO ('{end}')"
-DROP: Final = "DROP TABLE {name}"
+# Functions of the log's owner, which this role is not. To attach takes a weaker lock on the log than to create the
+# partition in its place: inserts go on.
+ADD: Final = "SELECT outbox_sent_add_day($1)"
+DROP: Final = "SELECT outbox_sent_drop_day($1)"
 # Scans the default partition, which is empty unless no relay ran for days.
-DELETE_FROM_DEFAULT: Final = """
-DELETE FROM outbox_sent_default
-WHERE ctid = ANY (ARRAY(SELECT ctid FROM outbox_sent_default WHERE sent_at < $1 LIMIT $2))
-"""
+DELETE_FROM_DEFAULT: Final = "SELECT outbox_sent_thin_default($1, $2)"
 
 _PREFIX: Final = "outbox_sent_"
 _FORMAT: Final = "%Y%m%d"
@@ -83,9 +80,9 @@ async def _round(connection: Connection, days: int) -> bool:
         if day not in found.values():
             complete &= await _make(connection, day)
     oldest = today - timedelta(days)
-    for name in sorted(name for name, day in found.items() if day is not None and day < oldest):
-        complete &= await _drop(connection, name)
-    while (await connection.execute(DELETE_FROM_DEFAULT, _begin(oldest), DELETE_AT_ONCE)) != "DELETE 0":
+    for day in sorted(day for day in found.values() if day is not None and day < oldest):
+        complete &= await _drop(connection, day)
+    while await connection.fetchval(DELETE_FROM_DEFAULT, _begin(oldest), DELETE_AT_ONCE):
         pass
     return complete
 
@@ -94,26 +91,24 @@ async def _make(connection: Connection, day: date) -> bool:
     begin, end = _begin(day), _begin(day + timedelta(1))
     if await connection.fetchval(IN_DEFAULT, begin, end):
         return True
-    name = f"{_PREFIX}{day:{_FORMAT}}"
     try:
         async with _short_locks(connection):
-            await connection.execute(CREATE.format(name=name))
-            await connection.execute(ATTACH.format(name=name, begin=begin.isoformat(), end=end.isoformat()))
+            await connection.execute(ADD, day)
     except (asyncpg.LockNotAvailableError, asyncpg.CheckViolationError) as error:
         # Violated when a row of that day came into the default partition since it was looked at.
-        _log.info("partition of the audit log not made yet", table=name, error=str(error))
+        _log.info("partition of the audit log not made yet", day=str(day), error=str(error))
         return False
     return True
 
 
-async def _drop(connection: Connection, name: str) -> bool:
+async def _drop(connection: Connection, day: date) -> bool:
     try:
         async with _short_locks(connection):
-            await connection.execute(DROP.format(name=name))
+            await connection.execute(DROP, day)
     except asyncpg.LockNotAvailableError as error:
-        _log.info("partition of the audit log not dropped yet", table=name, error=str(error))
+        _log.info("partition of the audit log not dropped yet", day=str(day), error=str(error))
         return False
-    _log.info("dropped a partition of the audit log", table=name)
+    _log.info("dropped a partition of the audit log", day=str(day))
     return True
 
 

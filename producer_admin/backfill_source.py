@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from producer_admin.errors import MappingError, SourceError
-from runtime.postgres import AWAY
+from runtime.postgres import AWAY, UrlError, checked
 
 PAGE_SECONDS: Final = 60.0
 """How long the source may take for one page."""
@@ -167,7 +167,7 @@ async def open_source(url: str) -> AsyncIterator[Source]:
     place = _place(url)
     with _as_source_error():
         connection = await asyncpg.connect(
-            url,
+            checked(url),
             command_timeout=PAGE_SECONDS,
             server_settings={
                 "application_name": "artstore-backfill",
@@ -198,7 +198,7 @@ def _place(url: str) -> str:
 def _as_source_error() -> Iterator[None]:
     try:
         yield
-    except (*AWAY, asyncpg.PostgresError, OSError) as error:
+    except (*AWAY, asyncpg.PostgresError, OSError, UrlError) as error:
         raise SourceError(f"The source cannot be read: {str(error) or type(error).__name__}.") from error
 
 

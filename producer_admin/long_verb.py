@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producer_admin.errors import AdminError, MappingError
 from producer_admin.settings import RepairSettings
 from runtime.engine import AWAY, of_driver, open_engine
+from runtime.errors import StartError
 from runtime.progress import bar
 from runtime.settings import say_refused
 
@@ -89,6 +90,8 @@ def run_long_verb(
         return _fail(str(error), 2)
     except AdminError as error:
         return _fail(str(error), 1)
+    except StartError as error:
+        return _fail(str(error), 2)
     except AWAY as error:
         return _fail(f"The Admin database cannot be used: {_reason(error)}", 1)
     except KeyboardInterrupt:

@@ -27,27 +27,28 @@ _PASSING: Final = (
 
 
 def open_engine(url: str, process: str, *, pool_size: int = 10, patient: bool = False) -> AsyncEngine:
-    """A SQLAlchemy engine over asyncpg for the same kind of URL. A patient one waits as long as it takes."""
+    """A SQLAlchemy engine over asyncpg for the same kind of URL. A patient one waits as long as it takes.
+
+    Raises:
+        UrlError: see `postgres.checked`.
+    """
     server_settings = {"application_name": process}
     if not patient:
         server_settings["lock_timeout"] = f"{LOCK_SECONDS}s"
     return create_async_engine(
-        sqlalchemy_url(url),
+        "postgresql+asyncpg://",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
         # No ping before each use: after a restart of the server the first request to notice empties the pool.
         connect_args={
+            # The driver reads the URL itself, as for a pool: SQLAlchemy would not know what its TLS parameters mean.
+            "dsn": postgres.checked(url),
             "server_settings": server_settings,
             "timeout": 5,
             "command_timeout": None if patient else STATEMENT_SECONDS,
         },
     )
-
-
-def sqlalchemy_url(url: str) -> str:
-    """The URL with SQLAlchemy's name of the driver."""
-    return "postgresql+asyncpg://" + url.split("://", 1)[1]
 
 
 def of_driver(error: BaseException) -> BaseException:

@@ -1,11 +1,17 @@
 """Every connection is made here, named after its process, and only to a database that folds Cyrillic case.
 
+A URL says by libpq's parameters (`?sslmode=verify-full&sslrootcert=FILE`) whether it goes over TLS and whom it trusts.
+Anything less than verify-full does not protect: the driver then takes any certificate, or none.
+
 Under the plain C locale `lower('Ж')` changes nothing and search would silently miss Russian names, so each process
 checks at start that the database uses the `builtin` provider (PostgreSQL 17 and later).
 """
 
+import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -30,6 +36,9 @@ AWAY = (
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection, whether it is a pool's or not."""
 
+TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Parameters of a URL that name files."""
+
 NOW = "SELECT clock_timestamp()"
 """The database's clock, not that of a transaction's beginning."""
 
@@ -37,6 +46,14 @@ SELECT_LOCALE = """
 SELECT datlocprovider = 'b' AS builtin, datlocale AS locale
 FROM pg_database WHERE datname = current_database()
 """
+
+
+class UrlError(StartError):
+    """The URL of a database names a file that cannot be read."""
+
+
+class UnreachableError(StartError):
+    """The database does not answer, or does not let us in, or is not the one that the URL trusts."""
 
 
 class WrongLocaleError(StartError):
@@ -63,9 +80,12 @@ def make_pool(
         settings: of each session, for example of the planner
         init: called with each new connection
         reset: called with each connection that comes back, instead of a statement that takes a round trip
+
+    Raises:
+        UrlError: see `checked`.
     """
     return asyncpg.create_pool(
-        url,
+        checked(url),
         # Connections are made when they are needed: a pool that keeps one tells the log each time that it cannot.
         min_size=0,
         max_size=max_size,
@@ -87,6 +107,49 @@ async def open_pool(url: str, process: str, **options: Any) -> asyncpg.Pool:
     async with pool.acquire() as connection:
         await check_locale(connection)
     return pool
+
+
+async def connect(url: str, process: str) -> asyncpg.Connection:
+    """One connection, for a verb that ends soon.
+
+    Raises:
+        UrlError: see `checked`.
+        UnreachableError: there is none to be had.
+    """
+    try:
+        return await asyncpg.connect(checked(url), server_settings={"application_name": process})
+    except (*AWAY, asyncpg.PostgresError, OSError) as error:
+        raise unreachable(error) from error
+
+
+def checked(url: str) -> str:
+    """The same URL, if the files that it names can be read: the driver does not say which one it misses.
+
+    Raises:
+        UrlError: one of them cannot.
+    """
+    named = parse_qs(urlsplit(url).query)
+    for name in TLS_FILES:
+        for path in named.get(name, ()):
+            try:
+                Path(path).open("rb").close()
+            except OSError as error:
+                raise UrlError(
+                    f"The database's URL says {name}={path}, which cannot be read: {error.strerror}"
+                ) from error
+    return url
+
+
+def unreachable(error: BaseException) -> UnreachableError:
+    """What the driver's error means to a verb, which does not wait."""
+    return UnreachableError(f"The database cannot be reached: {reason(error)}")
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection was not made, in a line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    return f"{type(error).__name__}: {error}"
 
 
 async def check_locale(connection: Connection) -> None:

@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-import asyncpg
-
 from consumer_query import generations
+from consumer_query.roles import ACCESS
 from consumer_query.settings import QueryDatabaseSettings
 from consumer_query.tables import METADATA
 from runtime.migrations import migrate
+from runtime.postgres import connect
+from runtime.roles import grant_anew
 
 
 async def run_migrate(settings: QueryDatabaseSettings) -> None:
     """Bring the Query database to its newest shape and make the first generation of the cache."""
     url = settings.query_database_url.get_secret_value()
-    await migrate(url, Path(__file__).parent, METADATA)
-    connection = await asyncpg.connect(url)
+    await migrate(url, Path(__file__).parent, METADATA, ACCESS)
+    connection = await connect(url, "migrate")
     try:
         await generations.ensure_first(connection)
+        await grant_anew(connection, ACCESS)
     finally:
         await connection.close()
