@@ -20,6 +20,7 @@ from consumer_query.dead_letters import DeadLetter, DeadLetterWriter
 from consumer_query.lanes import Lane
 from consumer_query.points import unwatched
 from consumer_query.records import RecordReader
+from runtime.brokers import AnyBrokers
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
 from runtime.postgres import Connection
 from runtime.whole_topic import STALL_SECONDS
@@ -143,7 +144,7 @@ class Follower:
 @asynccontextmanager
 async def follower(
     pool: asyncpg.Pool,
-    bootstrap_servers: str,
+    bootstrap_servers: AnyBrokers,
     topic: str,
     group: str,
     generation: int,

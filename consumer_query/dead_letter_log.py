@@ -18,6 +18,7 @@ from consumer_query.dead_letters import DeadLetter, from_record
 from consumer_query.errors import DeadLetterNotFoundError, DeadLettersAwayError
 from consumer_query.records import LARGEST_REVISION
 from consumer_query.resolutions import Resolution, Resolutions, Status, status_of
+from runtime.brokers import AnyBrokers
 from runtime.whole_topic import whole_topic
 from schemas.codec import CodecError, Decoder
 from schemas.events import REVISION_HEADER
@@ -140,7 +141,7 @@ class Group:
 class DeadLetterLog:
     """Both topics, read together. All methods raise DeadLettersAwayError when Kafka does not give them."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, resolutions: Resolutions) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str, resolutions: Resolutions) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self.resolutions = resolutions

@@ -13,6 +13,7 @@ from aiokafka import ConsumerRecord
 
 from consumer_query.metrics import DEAD_LETTERS
 from runtime.acknowledged import AcknowledgedTopic, Headers, NewRecord
+from runtime.brokers import AnyBrokers
 
 LONGEST_ERROR: Final = 2_000
 """Characters. An error may quote the whole record; that is in the dead letter already."""
@@ -158,7 +159,7 @@ class DeadLetterWriter(Protocol):
 class TopicDeadLetters:
     """Dead letters on a topic, written as `runtime.acknowledged` does."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str) -> None:
         self._topic = AcknowledgedTopic(bootstrap_servers, topic, "query-dead-letters")
 
     async def put(self, letters: Sequence[DeadLetter]) -> None:

@@ -22,6 +22,7 @@ from aiokafka.errors import CorruptRecordException, KafkaConnectionError, KafkaE
 
 from consumer_query.lag import WINDOW_SECONDS, GroupLag, Look, PartitionLag, age, moment, status_of, unread, worst
 from consumer_query.metrics import note_lag
+from runtime.brokers import AnyBrokers
 from runtime.kafka import (
     FETCH_WAIT_MS,
     REQUEST_TIMEOUT_MS,
@@ -105,7 +106,7 @@ class LagWatch:
         group: of the projectors
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, group: str) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str, group: str) -> None:
         self._servers = bootstrap_servers
         self._topic = topic
         self.group = group

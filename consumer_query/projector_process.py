@@ -68,14 +68,14 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
 def open_guard(settings: ProjectorSettings, pool: asyncpg.Pool) -> CacheGuard:
     """A guard over the cache, which the projector runs."""
     topic = settings.file_events_topic
-    return CacheGuard(pool, LogEvidence(settings.kafka_bootstrap_servers, topic), topic, Cure(settings.cache_guard))
+    return CacheGuard(pool, LogEvidence(settings.brokers, topic), topic, Cure(settings.cache_guard))
 
 
 def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, guard: CacheGuard, watch: Watch) -> Projector:
     """A projector that is ready to run."""
     open_consumer = partial(
         group_consumer,
-        settings.kafka_bootstrap_servers,
+        settings.brokers,
         settings.kafka_consumer_group,
         f"projector-{socket.gethostname()}",
         session_timeout_ms=settings.kafka_session_timeout_ms,
@@ -86,7 +86,7 @@ def open_projector(settings: ProjectorSettings, pool: asyncpg.Pool, guard: Cache
         open_consumer,
         settings.file_events_topic,
         settings.kafka_consumer_group,
-        TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic)),
+        TopicDeadLetters(settings.brokers, topic_name(DEAD_LETTERS, settings.file_events_topic)),
         RecordReader(settings.schema_registry_url),
         Limits(settings.cache_sync_batch_size, settings.cache_sync_lanes, settings.dead_letter_max_share),
         guard,

@@ -131,14 +131,14 @@ def _be_reader(parent: int) -> None:
 async def _load(settings: MaintenanceSettings, orders: Orders) -> int:
     url = settings.query_database_url.get_secret_value()
     partition = TopicPartition(settings.file_events_topic, orders.partition)
-    letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
+    letters = TopicDeadLetters(settings.brokers, topic_name(DEAD_LETTERS, settings.file_events_topic))
     # A crash of Postgres takes rows and how far they are together, so nothing has to wait for its disk.
     bounded = {"synchronous_commit": "off"}
     async with (
         await open_pool(url, "query-rebuild", max_size=1, settings=bounded, init=read_model.teach) as pool,
         pool.acquire() as connection,
     ):
-        consumer = plain_consumer(settings.kafka_bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        consumer = plain_consumer(settings.brokers, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
             await consumer.start()
             consumer.assign([partition])

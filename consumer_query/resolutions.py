@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from consumer_query.dead_letters import DeadLetter
 from consumer_query.metrics import RESOLUTIONS
 from runtime.acknowledged import AcknowledgedTopic, NewRecord
+from runtime.brokers import AnyBrokers
 from runtime.whole_topic import whole_topic
 
 HISTORY_KEPT: Final = 50
@@ -119,7 +120,7 @@ class Book:
 class Resolutions:
     """The topic of resolutions."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._name = topic
         self._topic = AcknowledgedTopic(bootstrap_servers, topic, "query-dead-letter-resolutions")

@@ -23,6 +23,7 @@ from consumer_query.generations import PRIMARY_KEY, TABLE
 from consumer_query.read_model import APPLY, columns_of
 from consumer_query.records import BadRecordError, RecordReader
 from consumer_query.sides import SECONDS, Standing, TableSide, set_up, states
+from runtime.brokers import AnyBrokers
 from runtime.kafka import REQUEST_TIMEOUT_MS, all_partitions, log_ends, plain_consumer
 from runtime.postgres import Connection
 from runtime.whole_topic import STALL_SECONDS
@@ -51,7 +52,7 @@ NEVER: Final = (0, b"")
 class TopicReader:
     """Where the topic is, and by what its records are read."""
 
-    bootstrap_servers: str
+    bootstrap_servers: AnyBrokers
     topic: str
     schema_registry_url: str | None
 

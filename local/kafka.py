@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -61,6 +61,12 @@ _SETTINGS: Final = {
 
 class EmbeddedKafka(Server):
     """A broker whose data lie in `home`. Starting and stopping may be repeated."""
+
+    protocol = "PLAINTEXT"
+    """Of the port for clients."""
+    format_arguments: Sequence[str] = ()
+    """Told to Kafka's tool that makes the data folder."""
+    jvm_arguments: Sequence[str] = ()
 
     def __init__(
         self,
@@ -160,7 +166,11 @@ class EmbeddedKafka(Server):
         # As an option's value it must not begin with a dash.
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
         result = subprocess.run(
-            [*self._java(jars), "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)],
+            [
+                *self._java(jars),
+                *("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)),
+                *self.format_arguments,
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -176,7 +186,7 @@ class EmbeddedKafka(Server):
         controller = free_port()
         settings = {
             **_SETTINGS,
-            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller}",
+            "listeners": f"{self.protocol}://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller}",
             "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
             "log.dirs": str(data),
             **self._properties,
@@ -208,6 +218,7 @@ class EmbeddedKafka(Server):
             "--sun-misc-unsafe-memory-access=allow",
             "--enable-native-access=ALL-UNNAMED",
             f"-Dlog4j2.configurationFile={_LOGGING}",
+            *self.jvm_arguments,
             "-cp",
             f"{jars}/*",
         ]

@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from producer_admin.metrics import PUBLISH_FAILURES, PUBLISH_SECONDS, PUBLISHED
 from producer_admin.outbox import OutboxRow, Receipt
+from runtime.brokers import AnyBrokers
 from runtime.kafka import TRANSACTION_TIMEOUT_MS, abandon, transactional_producer
 from runtime.tracing import BatchSpans, Traced, of_batches
 from schemas.events import EventType, record_headers
@@ -42,7 +43,7 @@ class ShardPublisher:
         self._spans = spans
 
     @classmethod
-    async def open(cls, bootstrap_servers: str, topic: str, shard: int, spans: BatchSpans | None = None) -> Self:
+    async def open(cls, bootstrap_servers: AnyBrokers, topic: str, shard: int, spans: BatchSpans | None = None) -> Self:
         """Start the shard's producer, which fences every earlier one.
 
         Args:

@@ -49,7 +49,7 @@ async def run_relay(settings: RelaySettings) -> None:
                 pool,
                 partial(
                     ShardPublisher.open,
-                    settings.kafka_bootstrap_servers,
+                    settings.brokers,
                     settings.file_events_topic,
                     spans=spans_of_sending(settings.file_events_topic),
                 ),

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from runtime.brokers import AnyBrokers
 from runtime.kafka import abandon, idempotent_producer
 
 PUT_SECONDS: Final = 8.0
@@ -31,7 +32,7 @@ class NewRecord(NamedTuple):
 class AcknowledgedTopic:
     """A topic of one partition, written to. The producer is started at first use, and anew after a failure."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, client_id: str) -> None:
+    def __init__(self, bootstrap_servers: AnyBrokers, topic: str, client_id: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._client_id = client_id

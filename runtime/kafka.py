@@ -2,14 +2,26 @@
 
 import asyncio
 import contextlib
+import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 import stamina
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from runtime.brokers import AnyBrokers, client_options
 
 REQUEST_TIMEOUT_MS: Final = 5_000
 """One request to a broker. Shorter than the transaction time-out, so a stuck broker is noticed inside it."""
@@ -18,12 +30,17 @@ TRANSACTION_TIMEOUT_MS: Final = 10_000
 """After this the broker aborts an abandoned transaction, which until then hides everything behind it."""
 
 ABANDON_SECONDS: Final = 2.0
+GOODBYE_SECONDS: Final = 3.0
+"""How long a consumer may take to leave its group before it is abandoned too; its session ends then."""
 
 HEARTBEAT_MS: Final = 500
 METADATA_MS: Final = 10_000
 FETCH_WAIT_MS: Final = 50
 FETCH_BYTES: Final = 64 * 1024
 """Of one partition in one fetch, compressed; one batch comes in any case. Larger answers delay what is fresh."""
+
+MOST_REASONS: Final = 5
+"""Why brokers could not be reached that are told; each broker has one."""
 
 MAX_BATCH_BYTES: Final = 512 * 1024
 """Records in one produce request, before compression. Well below a broker's `message.max.bytes` of 1 MiB."""
@@ -67,23 +84,81 @@ async def _uninterrupted(work: Awaitable[None]) -> None:
         raise
 
 
+_TOLD: Final[ContextVar[deque[str] | None]] = ContextVar("reasons why brokers cannot be reached", default=None)
+
+
 async def _started(start: Awaitable[None], stop: Callable[[], Awaitable[None]]) -> None:
-    """Start a client, or leave nothing of it."""
+    """Start a client, or leave nothing of it.
+
+    Raises:
+        KafkaError: with what each broker, or its certificate, was refused for.
+    """
+    told: deque[str] = deque(maxlen=MOST_REASONS)
+    before = _TOLD.set(told)
     try:
         await _uninterrupted(start)
-    except BaseException:
+    except BaseException as error:
         await stop()
+        if isinstance(error, KafkaConnectionError) and told:
+            raise KafkaConnectionError(f"{error.args[0]}: {'; '.join(dict.fromkeys(told))}") from error
         raise
+    finally:
+        _TOLD.reset(before)
+
+
+class _Reasons(logging.Filter):
+    """Takes note of why a broker cannot be reached: the client logs it, and then raises without it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = _TOLD.get()
+        if told is not None and isinstance(record.args, tuple) and str(record.msg).startswith("Unable connect"):
+            reason = record.args[-1]
+            told.append(str(reason) or type(reason).__name__)
+        return True
+
+
+logging.getLogger("aiokafka").addFilter(_Reasons())
+
+
+def _end_at_once(client: AIOKafkaClient) -> None:
+    """Let a client's TLS connections end without the broker's word.
+
+    A broker that reads a request and the end of the session together forgets the latter, and the event loop would wait
+    30 s for its answer. What matters was acknowledged before a client is closed.
+    """
+    close = client.close
+
+    async def close_at_once() -> None:
+        for connection in client._conns.values():  # noqa: SLF001 - nothing else knows them
+            if connection._writer is not None:  # noqa: SLF001 - see above
+                connection._writer.transport.abort()  # noqa: SLF001 - see above
+        await close()
+
+    if client._ssl_context is not None:  # noqa: SLF001 - see above
+        client.close = close_at_once
 
 
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        _end_at_once(self._client)
+
     async def start(self) -> None:
         await _started(super().start(), self.stop)
 
     async def stop(self) -> None:
-        await _uninterrupted(self._stop())
+        # From a broker that hangs the client would wait for an answer as long as it does for any request: 40 s.
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await _uninterrupted(self._stop())
+        except TimeoutError:
+            await self._client.close()
 
     async def _stop(self) -> None:
+        # A static member's client would not leave, and its partitions would stand still until its session ends
+        # (ADR 22). Nameless, it leaves as a dynamic one does: the broker knows it by its member id too.
+        if hasattr(self._coordinator, "_group_instance_id"):
+            self._coordinator._group_instance_id = None  # noqa: SLF001 - the client has no other way
         try:
             await super().stop()
         except asyncio.CancelledError:
@@ -97,11 +172,19 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka has no type
 
 
 class _Producer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        _end_at_once(self.client)
+
     async def start(self) -> None:
         await _started(super().start(), lambda: abandon(self))
 
 
 class _Admin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        _end_at_once(self._client)
+
     async def start(self) -> None:
         await _started(super().start(), self.close)
 
@@ -109,10 +192,10 @@ class _Admin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka has no type
         await _uninterrupted(super().close())
 
 
-def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIOKafkaProducer:
+def transactional_producer(bootstrap_servers: AnyBrokers, transactional_id: str) -> AIOKafkaProducer:
     """A producer that fences every earlier holder of `transactional_id` when it starts (KIP-98)."""
     return _Producer(
-        bootstrap_servers=bootstrap_servers,
+        **client_options(bootstrap_servers),
         client_id=transactional_id,
         transactional_id=transactional_id,
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
@@ -120,10 +203,10 @@ def transactional_producer(bootstrap_servers: str, transactional_id: str) -> AIO
     )
 
 
-def idempotent_producer(bootstrap_servers: str, client_id: str, **options: Any) -> AIOKafkaProducer:
+def idempotent_producer(bootstrap_servers: AnyBrokers, client_id: str, **options: Any) -> AIOKafkaProducer:
     """The same without transactions, so without a fence: for what does no harm twice. Never for a relay."""
     return _Producer(
-        bootstrap_servers=bootstrap_servers, client_id=client_id, enable_idempotence=True, **{**_PRODUCING, **options}
+        **client_options(bootstrap_servers), client_id=client_id, enable_idempotence=True, **{**_PRODUCING, **options}
     )
 
 
@@ -145,7 +228,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
 
 
 def group_consumer(
-    bootstrap_servers: str,
+    bootstrap_servers: AnyBrokers,
     group: str,
     client_id: str,
     *,
@@ -160,11 +243,12 @@ def group_consumer(
         group: its name
         client_id: shown by the broker
         session_timeout_ms: silent for longer, it loses its partitions
-        instance_id: for static membership (KIP-345)
+        instance_id: under which it has its partitions again when it is back within its session (KIP-345); it still
+            leaves the group when it is stopped
         options: of the client
     """
     return _Consumer(
-        bootstrap_servers=bootstrap_servers,
+        **client_options(bootstrap_servers),
         group_id=group,
         client_id=client_id,
         group_instance_id=instance_id,
@@ -183,10 +267,10 @@ def group_consumer(
     )
 
 
-def plain_consumer(bootstrap_servers: str, **options: Any) -> AIOKafkaConsumer:
+def plain_consumer(bootstrap_servers: AnyBrokers, **options: Any) -> AIOKafkaConsumer:
     """A reader outside every group, for partitions that it assigns to itself."""
     return _Consumer(
-        bootstrap_servers=bootstrap_servers,
+        **client_options(bootstrap_servers),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -195,9 +279,9 @@ def plain_consumer(bootstrap_servers: str, **options: Any) -> AIOKafkaConsumer:
 
 
 @asynccontextmanager
-async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(bootstrap_servers: AnyBrokers) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client."""
-    admin = _Admin(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    admin = _Admin(**client_options(bootstrap_servers), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:
         await admin.start()
         yield admin
@@ -206,12 +290,18 @@ async def admin_client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminCli
 
 
 async def partition_count(admin: AIOKafkaAdminClient, topic: str) -> int:
-    """How many partitions a topic has; 0 when the broker does not (yet) know it."""
+    """How many partitions a topic has; 0 when the broker does not (yet) know it.
+
+    Raises:
+        TopicAuthorizationFailedError: whether it exists is not told to this user.
+    """
     [description] = await admin.describe_topics([topic])
+    if description["error_code"] == TopicAuthorizationFailedError.errno:
+        raise TopicAuthorizationFailedError(topic)
     return len(description["partitions"])
 
 
-async def all_partitions(bootstrap_servers: str, topic: str) -> list[TopicPartition]:
+async def all_partitions(bootstrap_servers: AnyBrokers, topic: str) -> list[TopicPartition]:
     """Every partition of a topic. A consumer knows them only of topics that it reads already.
 
     Raises:
@@ -231,7 +321,7 @@ def _passes(error: Exception) -> bool:
 
 # The first question about any group makes the broker make its topic of offsets; until then it knows no coordinator.
 @stamina.retry(on=_passes, timeout=15)
-async def group_lag(bootstrap_servers: str, group: str, topic: str) -> int:
+async def group_lag(bootstrap_servers: AnyBrokers, group: str, topic: str) -> int:
     """Records of `topic` that `group` has not yet committed, over all partitions; transaction markers count.
 
     The log's end is the last stable offset, so an idle group that has read all shows 0.
@@ -248,7 +338,7 @@ async def group_lag(bootstrap_servers: str, group: str, topic: str) -> int:
 
 
 @stamina.retry(on=_passes, timeout=15)
-async def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
+async def log_ends(bootstrap_servers: AnyBrokers, topic: str) -> dict[int, int]:
     """By partition where its log ends, open transactions included: all that was acknowledged before is below.
 
     Raises:
@@ -256,7 +346,7 @@ async def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
         TimeoutError: it does not answer.
     """
     consumer = _Consumer(
-        bootstrap_servers=bootstrap_servers,
+        **client_options(bootstrap_servers),
         isolation_level="read_uncommitted",
         enable_auto_commit=False,
         request_timeout_ms=REQUEST_TIMEOUT_MS,

@@ -13,7 +13,7 @@ import structlog
 
 from runtime.errors import StartError
 from runtime.health import Check, Condition, NotReadyError
-from runtime.postgres import AWAY, Connection, check_locale
+from runtime.postgres import AWAY, Connection, check_locale, reason
 from runtime.retries import backoff, pause
 
 TRY_SECONDS: Final = 5.0
@@ -93,10 +93,15 @@ async def require_database(pool: asyncpg.Pool, migrations: Path) -> None:
     try:
         async with pool.acquire() as connection:
             await check_database(connection, migrations)
-    except (*AWAY, OSError) as error:
-        raise NotReadyError(f"{type(error).__name__}: {error}") from error
-    except asyncpg.PostgresError as error:
-        raise StartError(f"The database refuses: {type(error).__name__}: {error}") from error
+    except (*AWAY, OSError, asyncpg.PostgresError) as error:
+        raise unusable(error, passes=isinstance(error, (*AWAY, OSError))) from error
+
+
+def unusable(error: BaseException, *, passes: bool) -> NotReadyError | StartError:
+    """What the driver's error means to a process that begins, which waits for what may pass."""
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return StartError(f"The database's URL is wrong: {error}")
+    return NotReadyError(reason(error)) if passes else StartError(f"The database refuses: {reason(error)}")
 
 
 async def check_database(connection: Connection, migrations: Path) -> None:

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from runtime.brokers import AnyBrokers
 from runtime.kafka import admin_client, partition_count
 from schemas.topics import TopicCard, cards, topic_name
 
@@ -57,7 +58,7 @@ def drift(card: TopicCard, partitions: int, config: Mapping[str, str]) -> tuple[
 
 
 async def ensure_topic(
-    bootstrap_servers: str, card: TopicCard, *, name: str | None = None, replication_factor: int | None = None
+    bootstrap_servers: AnyBrokers, card: TopicCard, *, name: str | None = None, replication_factor: int | None = None
 ) -> EnsuredTopic:
     """Make the topic unless it exists, then compare it with its card. Safe to run twice at once.
 
@@ -80,7 +81,7 @@ async def ensure_topic(
 
 
 async def ensure_topics(
-    bootstrap_servers: str, file_events: str, *, replication_factor: int | None = None
+    bootstrap_servers: AnyBrokers, file_events: str, *, replication_factor: int | None = None
 ) -> list[EnsuredTopic]:
     """Make every topic that has a card, named after that of the file events. Raises as `ensure_topic` does."""
     return await asyncio.gather(

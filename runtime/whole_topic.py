@@ -11,6 +11,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from runtime.brokers import AnyBrokers
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
 
 STALL_SECONDS: Final = 10.0
@@ -19,7 +20,7 @@ _POLL_MS: Final = 500
 
 
 async def whole_topic(
-    bootstrap_servers: str, topic: str, begin: int = 0
+    bootstrap_servers: AnyBrokers, topic: str, begin: int = 0
 ) -> AsyncGenerator["ConsumerRecord[bytes, bytes]", None]:
     """All committed records of partition 0 from offset `begin`, in order. Close it (aclosing) when leaving early.
 

@@ -23,6 +23,7 @@ from producer_admin.batches import Limits
 from producer_admin.outbox import OutboxRow, Receipt
 from producer_admin.publisher import ShardPublisher
 from producer_admin.relay import Relay
+from runtime.brokers import AnyBrokers
 from runtime.kafka import idempotent_producer
 from runtime.postgres import open_pool
 from runtime.tracing import BatchSpans
@@ -105,7 +106,7 @@ class UnfencedPublisher(HaltingPublisher):
     """The mutation: an idempotent producer without a transactional id, so without a fence."""
 
     @classmethod
-    async def open(cls, bootstrap_servers: str, topic: str, shard: int, spans: BatchSpans | None = None) -> Self:
+    async def open(cls, bootstrap_servers: AnyBrokers, topic: str, shard: int, spans: BatchSpans | None = None) -> Self:
         producer = idempotent_producer(bootstrap_servers, f"unfenced-{shard}")
         await producer.start()
         return cls(producer, topic, shard, spans)

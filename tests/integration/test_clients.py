@@ -11,9 +11,18 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
-from runtime.kafka import admin_client, group_consumer, idempotent_producer, plain_consumer, transactional_producer
+from runtime.kafka import (
+    ABANDON_SECONDS,
+    GOODBYE_SECONDS,
+    admin_client,
+    group_consumer,
+    idempotent_producer,
+    plain_consumer,
+    transactional_producer,
+)
 from tests.backends import Backend
 from tests.integration.conftest import Topic
+from tests.waiting import eventually
 
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "an admin client": admin_client,
@@ -65,4 +74,21 @@ async def test_a_reader_that_is_stopped_while_its_fetches_fail_ends_in_order(
     reader.seek(partition, 0)
     await refused.wait()
     await reader.stop()
+    gc.collect()
+
+
+async def test_a_member_of_a_group_that_is_stopped_while_its_broker_hangs_ends_soon(
+    events_topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = group_consumer(events_topic.bootstrap_servers, "test-clients-hung", "test-clients")
+    member.subscribe([events_topic.name])
+    await member.start()
+    await eventually(lambda: asyncio.sleep(0, member.assignment()))
+
+    async def hang(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(member._client, "send", hang)
+    async with asyncio.timeout(GOODBYE_SECONDS + 2 * ABANDON_SECONDS + 5):
+        await member.stop()
     gc.collect()

@@ -20,7 +20,7 @@ from aiokafka.errors import GroupLoadInProgressError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel
 from confluent_kafka import TopicPartition as OtherPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from consumer_query.api_process import query_app
 from consumer_query.commits import BEAT_SECONDS
@@ -80,7 +80,7 @@ async def seen(watch: LagWatch, expected: Callable[[GroupLag], object], seconds:
         report = watch.report
         if report is None or report.at < after or not expected(report.group):
             return None
-        told = await asyncio.to_thread(figures, watch._servers, watch.group, watch._topic)
+        told = await asyncio.to_thread(figures, str(watch._servers), watch.group, watch._topic)
         same = {one.partition: Figures(one.committed, one.end) for one in report.group.partitions} == told
         return report.group if same else None
 
