@@ -121,10 +121,11 @@ def _search(run: "Run", candidates: Sequence[str]) -> None:
     """Show the first searches that find something."""
     import httpx
 
+    from cli.access import shown
     from cli.search import find
     from cli.search_words import show_hits
 
-    with httpx.Client(base_url=run.query_url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=run.query_url, auth=shown(), trust_env=False, timeout=30) as client:
         answers = ((words, find(client, {"query": words, "limit": 5})) for words in candidates)
         for words, found in islice(((words, found) for words, found in answers if found["total"]), _SEARCHES):
             show_hits(words, found)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 
+from cli.access import shown
 from cli.running import reason
 from cli.uploading import Uploaded
 
@@ -27,7 +28,7 @@ class Watchers:
 
     def __init__(self, query_url: str, give_up_seconds: float) -> None:
         self.seconds: list[float] = []
-        self._client = httpx.AsyncClient(base_url=query_url, trust_env=False, timeout=30)
+        self._client = httpx.AsyncClient(base_url=query_url, auth=shown(), trust_env=False, timeout=30)
         self._give_up = give_up_seconds
         self._busy: set[asyncio.Task[None]] = set()
 
@@ -83,7 +84,7 @@ async def find_all(
             if not wanted[name]:
                 del wanted[name]
 
-    async with httpx.AsyncClient(base_url=query_url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=query_url, auth=shown(), trust_env=False, timeout=60) as client:
         while wanted and time.monotonic() - last_found < patience_seconds:
             names = iter(list(wanted))
             async with asyncio.TaskGroup() as group:

@@ -142,12 +142,12 @@ async def _connection() -> "AsyncIterator[Connection]":
     import asyncpg
 
     from cli.running import admin_database
-    from runtime.postgres import AWAY
+    from runtime.postgres import AWAY, UrlError, checked, reason
 
     try:
-        connection = await asyncpg.connect(admin_database(), timeout=10)
-    except (*AWAY, OSError, asyncpg.PostgresError) as error:
-        raise CliError(f"The Admin database does not answer: {type(error).__name__}: {error}") from error
+        connection = await asyncpg.connect(checked(admin_database()), timeout=10)
+    except (*AWAY, OSError, asyncpg.PostgresError, UrlError) as error:
+        raise CliError(f"The Admin database does not answer: {reason(error)}") from error
     try:
         yield connection
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:

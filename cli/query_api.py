@@ -1,6 +1,5 @@
 """The operators' routes of the Query API: who asks is told with each call, and a refusal is the API's own sentence."""
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
@@ -26,13 +25,15 @@ def query_client(url: str | None, actor: str | None = None) -> "httpx.Client":
     """
     import httpx
 
+    from cli.access import me, shown
     from cli.running import running
 
     return httpx.Client(
         base_url=url or running().query_url,
         trust_env=False,
         timeout=TIMEOUT_SECONDS,
-        headers={"X-Actor": quote(actor or _me(), safe=" ")},
+        headers={"X-Actor": quote(actor or me(), safe=" ")},
+        auth=shown(here=url is None),
     )
 
 
@@ -48,10 +49,3 @@ def body_of(answer: "httpx.Response") -> dict[str, Any]:
         raise refusal(answer)
     body: dict[str, Any] = answer.json()
     return body
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "artstore"

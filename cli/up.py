@@ -14,7 +14,11 @@ _LOG_POLL_SECONDS = 0.2
 
 
 def up(
-    *, fresh: Annotated[bool, typer.Option("--fresh", help="Delete all files, events and databases first.")] = False
+    *,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete all files, events and databases first.")] = False,
+    auth: Annotated[
+        bool, typer.Option("--auth", help="APIs want a token; artstore token and all verbs make it.")
+    ] = False,
 ) -> None:
     """Start Kafka, Postgres and all services; stream their logs; stop them on Ctrl-C."""
     from local.settings import StackSettings
@@ -24,7 +28,7 @@ def up(
     with interrupted_once():
         try:
             with Waiting("Starting") as waiting:
-                stack = Stack(StackSettings.read(), waiting.tell)
+                stack = Stack(StackSettings.read(), waiting.tell, guarded=auth)
                 stack.start(fresh=fresh)
             _run(stack, begin)
         except KeyboardInterrupt:
@@ -36,9 +40,11 @@ def _greet(stack: "Stack", begin: float) -> None:
         out.print(f"Stopped what a killed run had left behind: {', '.join(stack.orphans)}.")
     table = plain_table("", "")
     table.show_header = False
+    page = "" if stack.guarded else "/docs"
     for name, url in (
-        ("Admin API", f"{stack.admin_url}/docs"),
-        ("Query API", f"{stack.query_url}/docs"),
+        ("Admin API", f"{stack.admin_url}{page}"),
+        ("Query API", f"{stack.query_url}{page}"),
+        *([("Token", "./artstore token; the other verbs make their own")] if stack.guarded else []),
         ("Kafka", stack.kafka.bootstrap_servers),
         ("Postgres", stack.postgres.url("artstore_admin")),
         ("", stack.postgres.url("artstore_query")),

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from consumer_query.errors import AdminAwayError, CannotCompareError, DeadLettersAwayError
 from consumer_query.reconcile import Listed, Page, Truth
 from runtime.http import pass_on
+from runtime.service_token import ServiceToken
+from runtime.tokens import TokenError
 from schemas.digests import MOST_FILES, Range, Span, Sum
 from schemas.sync_views import DigestsAnswer, DigestsAsked, FilesAnswer, FilesAsked, RangeView, SpanView
 from schemas.trace_views import AdminTrace
@@ -31,11 +33,16 @@ Id = TypeVar("Id")
 
 
 class AdminClient:
-    """The Admin API as far as it is needed here."""
+    """The Admin API as far as it is needed here.
 
-    def __init__(self, admin_url: str) -> None:
+    Args:
+        admin_url: where it is
+        token: what it is shown; None where it lets in without
+    """
+
+    def __init__(self, admin_url: str, token: ServiceToken | None = None) -> None:
         self._client = httpx.AsyncClient(
-            base_url=admin_url, trust_env=False, timeout=TIMEOUT_SECONDS, event_hooks={"request": [pass_on]}
+            base_url=admin_url, auth=token, trust_env=False, timeout=TIMEOUT_SECONDS, event_hooks={"request": [pass_on]}
         )
 
     async def republish(self, file_id: UUID, at_least: int, actor: str) -> bool:
@@ -114,6 +121,8 @@ class AdminClient:
             answer.raise_for_status()
         except httpx.HTTPStatusError as error:
             raise AdminAwayError(f"The Admin API answered {error.response.status_code}: {_why(error)}") from error
+        except TokenError as error:
+            raise AdminAwayError(f"The Admin API cannot be asked: {error}") from error
         except httpx.HTTPError as error:
             raise AdminAwayError(f"The Admin API does not answer: {type(error).__name__} {error}".rstrip()) from error
         return answer

@@ -10,6 +10,7 @@ from consumer_query import read_model
 from consumer_query.errors import FileNotInCacheError
 from consumer_query.freshness import Token, parse_wait, wait_for
 from consumer_query.search_values import MAX_BIGINT, Wait
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from schemas.file_view import FileView
 
@@ -18,9 +19,10 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = dict.fromkeys((404, 422, 50
 
 def files_router(pool: asyncpg.Pool) -> APIRouter:
     """Routes under /api/v1/files."""
-    router = APIRouter(prefix="/api/v1/files", tags=["files"])
+    router = APIRouter(prefix="/api/v1/files", tags=["files"], route_class=Guarded)
 
     @router.get("/{file_id}", responses=_RESPONSES)
+    @needs(Scope.READ)
     async def get(
         file_id: UUID,
         at_least: Annotated[

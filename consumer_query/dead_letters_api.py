@@ -17,6 +17,7 @@ from consumer_query.dead_letter_log import Brief, DeadLetterLog, Group, Listed, 
 from consumer_query.errors import DeadLettersNotSetUpError, RefusedRequestError
 from consumer_query.redrive import Done, Order, Redrive
 from consumer_query.resolutions import Action, Status
+from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
 from runtime.http import PROBLEM_RESPONSE, header_text
 
@@ -184,7 +185,7 @@ Actor = Annotated[str, Depends(_actor)]
 
 def dead_letters_router(desk: Desk | None) -> APIRouter:
     """Routes under /api/v1/admin/dlq; without a desk each says what to set."""
-    router = APIRouter(prefix="/api/v1/admin/dlq", tags=["dead letters"])
+    router = APIRouter(prefix="/api/v1/admin/dlq", tags=["dead letters"], route_class=Guarded)
 
     def manned() -> Desk:
         if desk is None:
@@ -194,6 +195,7 @@ def dead_letters_router(desk: Desk | None) -> APIRouter:
         return desk
 
     @router.get("", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def groups() -> Groups:
         """Dead letters by reason and class of exception, with examples."""
         found = await manned().log.groups()
@@ -204,6 +206,7 @@ def dead_letters_router(desk: Desk | None) -> APIRouter:
         )
 
     @router.get("/letters", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def letters(
         reason: str | None = None,
         error: Annotated[str | None, Query(description="Class of the exception.")] = None,
@@ -216,11 +219,13 @@ def dead_letters_router(desk: Desk | None) -> APIRouter:
         return LetterPage(letters=_views(page.letters), next_cursor=page.next_cursor)
 
     @router.get("/letters/{topic}/{partition}/{offset}", responses=_PROBLEMS | {404: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def letter(topic: str, partition: int, offset: int) -> LetterDetail:
         """One dead letter with its record, byte for byte, and all that was done about it."""
         return _detail(await manned().log.get(f"{topic}/{partition}/{offset}"))
 
     @router.post("/redrive", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def redrive(wanted: RedriveRequest, actor: Actor) -> ActionAnswer:
         """Try letters again through the same fence, or have their files announced anew.
 
@@ -233,6 +238,7 @@ def dead_letters_router(desk: Desk | None) -> APIRouter:
         return _answer(done, order)
 
     @router.post("/drop", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def drop(wanted: DropRequest, actor: Actor) -> ActionAnswer:
         """Mark letters as not worth another try. They stay on the topic."""
         order = wanted.order(actor, note=wanted.note)

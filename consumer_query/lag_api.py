@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from consumer_query.errors import QueryError
 from consumer_query.lag import Status
 from consumer_query.lag_watch import LagWatch, Point, Report
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {503: PROBLEM_RESPONSE}
@@ -86,9 +87,10 @@ class LagView(BaseModel):
 
 def lag_router(watch: LagWatch | None) -> APIRouter:
     """The route for the lag; it refuses where nobody watches."""
-    router = APIRouter(prefix="/api/v1/admin", tags=["lag"])
+    router = APIRouter(prefix="/api/v1/admin", tags=["lag"], route_class=Guarded)
 
     @router.get("/lag", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def lag() -> LagView:
         """Tell how far the projectors are behind the topic, as seen from outside their group.
 

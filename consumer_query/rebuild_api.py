@@ -19,6 +19,7 @@ from consumer_query.dead_letters_api import Actor
 from consumer_query.generations import SHAPE, Generation
 from consumer_query.rebuild_jobs import Job, Kind, Loaded, Phase, RebuildEndedError, Wish
 from consumer_query.rebuild_progress import Progress, progress
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from runtime.postgres import NOW
 
@@ -142,12 +143,13 @@ class Purged(BaseModel):
 
 def rebuild_router(pool: asyncpg.Pool) -> APIRouter:
     """Routes under /api/v1/admin/rebuild."""
-    router = APIRouter(prefix=PREFIX, tags=["rebuild"])
+    router = APIRouter(prefix=PREFIX, tags=["rebuild"], route_class=Guarded)
 
     async def view(job: Job) -> RebuildView:
         return _view(job, *await progress(pool, job))
 
     @router.post("", status_code=202, responses=_CONFLICT)
+    @needs(Scope.SYNC)
     async def start(wanted: RebuildRequest, actor: Actor, response: Response) -> RebuildView:
         """Ask for a rebuild, or a rollback. Search goes on from the live generation until the swap.
 
@@ -170,6 +172,7 @@ def rebuild_router(pool: asyncpg.Pool) -> APIRouter:
         return await view(job)
 
     @router.get("", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def overview(limit: Annotated[int, Query(ge=1, le=100, description="Jobs at most.")] = 10) -> Overview:
         """The live and the previous generation, the job under way, and the newest jobs."""
         under_way = await rebuild_jobs.under_way(pool)
@@ -181,6 +184,7 @@ def rebuild_router(pool: asyncpg.Pool) -> APIRouter:
         )
 
     @router.delete("/previous", responses=_CONFLICT)
+    @needs(Scope.SYNC)
     async def purge(actor: Actor) -> Purged:
         """Remove the previous generation. There is no way back to it then.
 
@@ -191,26 +195,31 @@ def rebuild_router(pool: asyncpg.Pool) -> APIRouter:
         return Purged(generations=removed)
 
     @router.get("/{job_id}", responses=_MISSING)
+    @needs(Scope.SYNC)
     async def one(job_id: UUID) -> RebuildView:
         """A job, and how far it has come."""
         return await view(await rebuild_jobs.get(pool, job_id))
 
     @router.patch("/{job_id}", responses=_MISSING | _CONFLICT)
+    @needs(Scope.SYNC)
     async def throttle(job_id: UUID, wanted: Throttle) -> RebuildView:
         """Change a job's throttle; it is heeded within a chunk."""
         return await view(await rebuild_jobs.wish(pool, job_id, throttle=wanted.rows_per_second, set_throttle=True))
 
     @router.post("/{job_id}/pause", status_code=202, responses=_MISSING | _CONFLICT)
+    @needs(Scope.SYNC)
     async def pause(job_id: UUID, actor: Actor) -> RebuildView:
         """Have a job stop where it is, for as long as you like. What it has loaded stays."""
         return await view(await _wish(pool, job_id, Wish.PAUSE, actor))
 
     @router.post("/{job_id}/resume", status_code=202, responses=_MISSING | _CONFLICT)
+    @needs(Scope.SYNC)
     async def resume(job_id: UUID, actor: Actor) -> RebuildView:
         """Have a job go on from where it is."""
         return await view(await _wish(pool, job_id, Wish.RUN, actor))
 
     @router.post("/{job_id}/cancel", status_code=202, responses=_MISSING | _CONFLICT)
+    @needs(Scope.SYNC)
     async def cancel(job_id: UUID, actor: Actor) -> RebuildView:
         """Have a job end and what it has made removed. It ends once a worker has heard it."""
         return await view(await _wish(pool, job_id, Wish.CANCEL, actor))

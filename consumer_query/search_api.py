@@ -22,6 +22,7 @@ from consumer_query.search import Facets, Page, Searches, SearchRequest
 from consumer_query.search_parameters import ExportAsked, Fresh, LongSearchAsked, SearchAsked, SuggestAsked
 from consumer_query.snippets import Marker
 from consumer_query.suggest import suggestions
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from schemas.file_view import FileView
 
@@ -126,7 +127,7 @@ class SuggestAnswer(BaseModel):
 
 def search_router(desk: SearchDesk) -> APIRouter:
     """Routes /search, /search/export and /suggest under /api/v1/files. They go before /{file_id}."""
-    router = APIRouter(prefix=PREFIX, tags=["search"])
+    router = APIRouter(prefix=PREFIX, tags=["search"], route_class=Guarded)
     searches = Searches(desk.searching)
 
     async def page_of(request: SearchRequest) -> Page:
@@ -156,6 +157,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         return _as_json(made, {"Server-Timing": f"search;dur={searched}"})
 
     @router.get("/search", response_model=SearchAnswer, responses=_PROBLEMS)
+    @needs(Scope.READ)
     async def find(asked: Annotated[SearchAsked, Query()]) -> Response:
         """Find files by name, tags, description or uploader, in Russian and English.
 
@@ -166,6 +168,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         return await answer(asked)
 
     @router.post("/search", response_model=SearchAnswer, responses=_PROBLEMS)
+    @needs(Scope.READ)
     async def find_long(asked: LongSearchAsked) -> Response:
         """The same for queries that are too long for a URL."""
         return await answer(asked)
@@ -175,6 +178,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         response_class=StreamingResponse,
         responses=_PROBLEMS | {200: {"content": {NDJSON: {}, CSV: {}}, "description": "The files, one a line."}},
     )
+    @needs(Scope.READ)
     async def save(asked: Annotated[ExportAsked, Query()]) -> StreamingResponse:
         """All hits as a stream, the newest first, however many.
 
@@ -200,6 +204,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         )
 
     @router.get("/suggest", responses=_PROBLEMS)
+    @needs(Scope.READ)
     async def suggest(asked: Annotated[SuggestAsked, Query()]) -> SuggestAnswer:
         """How what has been typed so far may go on: names of files, and tags."""
         async with _in_time(desk.seconds):

@@ -12,6 +12,7 @@ from consumer_query import sync_reports
 from consumer_query.dead_letters_api import Actor
 from consumer_query.findings import Findings, Outcome
 from consumer_query.sync_reports import Compared, Report
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 
 PREFIX: Final = "/api/v1/admin/sync"
@@ -59,13 +60,14 @@ class Reports(BaseModel):
 
 def sync_router(pool: asyncpg.Pool) -> APIRouter:
     """Routes under /api/v1/admin/sync."""
-    router = APIRouter(prefix=PREFIX, tags=["full sync"])
+    router = APIRouter(prefix=PREFIX, tags=["full sync"], route_class=Guarded)
 
     def accepted(report: Report, response: Response) -> ReportView:
         response.headers["Location"] = f"{PREFIX}/reports/{report.report_id}"
         return ReportView.model_validate(report)
 
     @router.post("/full", status_code=202, responses=_PROBLEMS | {409: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def full(response: Response, actor: Actor, wanted: SyncRequest | None = None) -> ReportView:
         """Compare the cache with the Admin module, and have announced anew what is wrong. 409 while one is under way.
 
@@ -78,16 +80,19 @@ def sync_router(pool: asyncpg.Pool) -> APIRouter:
         return accepted(report, response)
 
     @router.post("/topic", status_code=202, responses=_PROBLEMS | {409: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def topic(response: Response, actor: Actor) -> ReportView:
         """Read the topic, and compare what it says of every file with the Admin module. Repairs nothing."""
         return accepted(await sync_reports.request(pool, Compared.TOPIC, actor, dry_run=True), response)
 
     @router.get("/reports", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def newest(limit: Annotated[int, Query(ge=1, le=100)] = 20) -> Reports:
         """The newest reports, of comparisons under way too. They are kept for 30 days."""
         return Reports(reports=[ReportView.model_validate(one) for one in await sync_reports.newest(pool, limit)])
 
     @router.get("/reports/{report_id}", responses=_PROBLEMS | {404: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def report(report_id: UUID) -> ReportView:
         """One report."""
         return ReportView.model_validate(await sync_reports.get(pool, report_id))

@@ -14,6 +14,7 @@ from consumer_query.resolutions import Status
 from consumer_query.trace import Facts, HeldUpBy, Part, judge
 from consumer_query.trace_facts import Tracer
 from consumer_query.trace_words import Mark, Name, sentence, stations
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from schemas.trace_views import AdminTrace
 
@@ -128,9 +129,10 @@ class TraceView(BaseModel):
 
 def trace_router(tracer: Tracer) -> APIRouter:
     """The route under /api/v1/files."""
-    router = APIRouter(prefix="/api/v1/files", tags=["trace"])
+    router = APIRouter(prefix="/api/v1/files", tags=["trace"], route_class=Guarded)
 
     @router.get("/{file_id}/trace", responses=_PROBLEMS)
+    @needs(Scope.READ)
     async def of_file(file_id: UUID) -> TraceView:
         """Tell how far the newest change of a file has come, and which station holds it up.
 

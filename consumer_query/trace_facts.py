@@ -24,6 +24,7 @@ from consumer_query.errors import QueryError
 from consumer_query.lag_watch import LagWatch
 from consumer_query.records import revision_in
 from consumer_query.trace import Cached, Facts, HeldUpBy, Letter, Letters, Log, Part, Row, Unread, judge
+from runtime.brokers import AnyBrokers
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
 from runtime.whole_topic import upto
 from schemas.keys import partition_of
@@ -72,7 +73,7 @@ class Tracer:
         self,
         pool: asyncpg.Pool,
         topic: str,
-        servers: str | None = None,
+        servers: AnyBrokers | None = None,
         admin: AdminClient | None = None,
         letters: DeadLetterLog | None = None,
         watch: LagWatch | None = None,
@@ -210,7 +211,7 @@ class Tracer:
                     found.items.append(_letter(one))
 
     async def _find_unread(
-        self, servers: str, file_id: UUID, partition: TopicPartition, cached: Cached
+        self, servers: AnyBrokers, file_id: UUID, partition: TopicPartition, cached: Cached
     ) -> Unread | None:
         """The newest record of the file behind the position.
 
@@ -238,7 +239,7 @@ class _Found(Generic[Told]):
 
 
 async def _read_unread(
-    servers: str, key: bytes, partition: TopicPartition, position: int, found: _Found[Unread]
+    servers: AnyBrokers, key: bytes, partition: TopicPartition, position: int, found: _Found[Unread]
 ) -> None:
     consumer = plain_consumer(servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:

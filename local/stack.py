@@ -37,9 +37,10 @@ Tell = Callable[[str], None]
 class Stack:
     """One stack in one home."""
 
-    def __init__(self, settings: StackSettings, tell: Tell = lambda _: None) -> None:
-        """Describe a stack; nothing is started yet."""
+    def __init__(self, settings: StackSettings, tell: Tell = lambda _: None, *, guarded: bool = False) -> None:
+        """Describe a stack, with APIs that want a token or without; nothing is started yet."""
         self.settings = settings
+        self.guarded = guarded
         self.home = Home(settings.artstore_home)
         self.services = {service.name: service for service in services(settings)}
         folder, logs = self.home.folder, self.home.logs
@@ -50,6 +51,11 @@ class Stack:
         self.orphans: list[str] = []
         """What a killed supervisor had left behind, stopped by `start`."""
         self._environment = environment(settings, self.home, self.kafka, self.postgres)
+        if guarded:
+            # Here, because it brings a library of signatures along.
+            from local import access  # noqa: PLC0415
+
+            self._environment |= access.environment(self.home)
         self.tell = tell
         self._awaited: list[str] = []
         self._children: dict[str, Child] = {}
@@ -84,6 +90,10 @@ class Stack:
             if fresh:
                 self.erase()
             self.home.clear_logs()
+            if self.guarded:
+                from local import access  # noqa: PLC0415 - as above
+
+                access.prepare(self.home)
             ensure_jars(
                 self.settings.folder, lambda done, of: self.tell(f"Downloading Kafka (once): {done} of {of} jars")
             )
@@ -266,6 +276,7 @@ class Stack:
                 topic=self.settings.file_events_topic,
                 group=self.settings.kafka_consumer_group,
                 processes=tuple(self._describe(one) for one in children if one is not None and one.exit_code() is None),
+                guarded=self.guarded,
                 healthy=self._healthy,
             )
         )

@@ -61,6 +61,8 @@ class Run(BaseModel):
     topic: str
     group: str
     processes: tuple[Process, ...] = ()
+    guarded: bool = False
+    """Its APIs want a token."""
     healthy: bool = False
     """Everything has been ready once."""
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin import actions
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 
 MAX_LIMIT: Final = 500
@@ -35,9 +36,10 @@ class ActionList(BaseModel):
 
 def actions_router(engine: AsyncEngine) -> APIRouter:
     """Routes under /api/v1/admin."""
-    router = APIRouter(prefix="/api/v1/admin", tags=["audit"])
+    router = APIRouter(prefix="/api/v1/admin", tags=["audit"], route_class=Guarded)
 
     @router.get("/actions", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def newest(
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
         before: Annotated[

@@ -19,6 +19,7 @@ from producer_admin.pages import Place, read_cursor
 from producer_admin.saga import DELETE, MOVE, REPLACE, UPDATE, UPLOAD, run_saga
 from producer_admin.saga_steps import Means, Work
 from producer_admin.upload import FORM_BYTES, RawContent, UploadForm
+from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
 from runtime.http import PROBLEM_RESPONSE, field_errors
 from schemas.file_view import FileView
@@ -109,9 +110,10 @@ Change = Annotated[Asked, Depends(asked)]
 
 def files_router(means: Means, limits: Limits) -> APIRouter:
     """Routes under /api/v1/files."""
-    router = APIRouter(prefix=PREFIX, tags=["files"])
+    router = APIRouter(prefix=PREFIX, tags=["files"], route_class=Guarded)
 
     @router.post("/upload", status_code=201, responses=_STORE, openapi_extra=UPLOAD_BODY)
+    @needs(Scope.WRITE)
     async def upload(request: Request, response: Response, asked: Change) -> FileView:
         """Store a file. Once this answers 201, the file will be found by search.
 
@@ -126,6 +128,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         return _answer(record, response)
 
     @router.get("", responses=_problems())
+    @needs(Scope.READ)
     async def newest(
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=1_000, description="next_cursor of a page.")] = None,
@@ -140,6 +143,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         )
 
     @router.get("/{file_id}", responses=_problems(404) | {304: {"description": "If-None-Match names this revision."}})
+    @needs(Scope.READ)
     async def get(
         file_id: UUID, response: Response, if_none_match: Annotated[str | None, Header()] = None
     ) -> FileView | None:
@@ -160,6 +164,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
             304: {"description": "If-None-Match names this content."},
         },
     )
+    @needs(Scope.READ)
     async def content(
         request: Request,
         file_id: UUID,
@@ -172,6 +177,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         return await _content(means, file_id, None if head else range, if_range, if_none_match, head=head)
 
     @router.put("/{file_id}/content", responses=_STORE | _CHANGE | _problems(415), openapi_extra=CONTENT_BODY)
+    @needs(Scope.WRITE)
     async def replace(
         request: Request,
         response: Response,
@@ -188,6 +194,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         return _answer(await run_saga(REPLACE, means, work), response)
 
     @router.patch("/{file_id}", responses=_CHANGE | _problems(413))
+    @needs(Scope.WRITE)
     async def change(file_id: UUID, wanted: FileChange, response: Response, asked: Change) -> FileView:
         """Change metadata. Fields that are left out stay; the revision is raised only if something changes."""
         limits.check(wanted.columns())
@@ -195,6 +202,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         return _answer(await run_saga(UPDATE, means, work), response)
 
     @router.post("/{file_id}/move", responses=_CHANGE | _problems(507))
+    @needs(Scope.WRITE)
     async def move(file_id: UUID, wanted: Move, response: Response, asked: Change) -> FileView:
         """Move a file's content to another storage element. A file that is there already is answered as it is."""
         work = Work(
@@ -207,6 +215,7 @@ def files_router(means: Means, limits: Limits) -> APIRouter:
         return _answer(await run_saga(MOVE, means, work), response)
 
     @router.delete("/{file_id}", status_code=204, responses=_CHANGE)
+    @needs(Scope.WRITE)
     async def delete(file_id: UUID, asked: Change) -> None:
         """Delete a file for good. It leaves search, and its id is never used again."""
         work = Work(file_id=file_id, actor=asked.actor, key=asked.key, expected=asked.expected)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.api_models import read_actor
 from producer_admin.republish import ACTOR, republish_files
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 
 MOST_FILES: Final = 500
@@ -48,9 +49,10 @@ class Republished(BaseModel):
 
 def republish_router(engine: AsyncEngine) -> APIRouter:
     """Routes under /api/v1/admin."""
-    router = APIRouter(prefix="/api/v1/admin", tags=["repair"])
+    router = APIRouter(prefix="/api/v1/admin", tags=["repair"], route_class=Guarded)
 
     @router.post("/republish", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def republish(
         wanted: Republish,
         x_actor: Annotated[

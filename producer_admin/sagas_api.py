@@ -9,6 +9,7 @@ from producer_admin import saga_log
 from producer_admin.api_models import SagaPage, SagaView
 from producer_admin.pages import Place, read_cursor
 from producer_admin.saga_steps import Means
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 
 MAX_LIMIT = 500
@@ -20,9 +21,10 @@ Kind = Literal["upload", "replace", "move", "update", "delete"]
 
 def sagas_router(means: Means) -> APIRouter:
     """Routes under /api/v1/sagas."""
-    router = APIRouter(prefix="/api/v1/sagas", tags=["sagas"])
+    router = APIRouter(prefix="/api/v1/sagas", tags=["sagas"], route_class=Guarded)
 
     @router.get("", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def newest(
         state: Annotated[list[State] | None, Query(description="Any of these; repeat the parameter.")] = None,
         kind: Kind | None = None,
@@ -47,6 +49,7 @@ def sagas_router(means: Means) -> APIRouter:
         )
 
     @router.get("/{saga_id}", responses=_PROBLEMS | {404: PROBLEM_RESPONSE})
+    @needs(Scope.SYNC)
     async def get(saga_id: UUID) -> SagaView:
         """One saga: its step, its objects, its error, and how often it was tried."""
         async with means.alone() as connection:

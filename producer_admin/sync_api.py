@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin import sync
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from schemas.sync_views import DigestsAnswer, DigestsAsked, FilesAnswer, FilesAsked, SumView, SyncFile
 
@@ -17,10 +18,11 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {422: PROBLEM_RESPONSE, 503:
 
 def sync_router(engine: AsyncEngine) -> APIRouter:
     """Routes under /api/v1/admin/sync."""
-    router = APIRouter(prefix="/api/v1/admin/sync", tags=["compare"])
+    router = APIRouter(prefix="/api/v1/admin/sync", tags=["compare"], route_class=Guarded)
     room = asyncio.Semaphore(AT_ONCE)
 
     @router.post("/digests", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def digests(asked: DigestsAsked) -> DigestsAnswer:
         """Of each piece of each range: how many files exist there, and the sum of their digests."""
         async with room:
@@ -28,6 +30,7 @@ def sync_router(engine: AsyncEngine) -> APIRouter:
         return DigestsAnswer(probe=str(probe), spans=[[SumView.of(one) for one in pieces] for pieces in found])
 
     @router.post("/files", responses=_PROBLEMS)
+    @needs(Scope.SYNC)
     async def files(asked: FilesAsked) -> FilesAnswer:
         """Files that exist in ranges, at most 5000 in one answer; or any files by their ids, as they are known."""
         async with room:

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.trace import trace
+from runtime.auth import Guarded, Scope, needs
 from runtime.http import PROBLEM_RESPONSE
 from schemas.trace_views import AdminTrace
 
@@ -15,9 +16,10 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {422: PROBLEM_RESPONSE, 503:
 
 def trace_router(engine: AsyncEngine) -> APIRouter:
     """The route under /api/v1/files."""
-    router = APIRouter(prefix="/api/v1/files", tags=["trace"])
+    router = APIRouter(prefix="/api/v1/files", tags=["trace"], route_class=Guarded)
 
     @router.get("/{file_id}/trace", responses=_PROBLEMS)
+    @needs(Scope.READ)
     async def of_file(file_id: UUID) -> AdminTrace:
         """How far the changes of a file have come until they are on the topic.
 

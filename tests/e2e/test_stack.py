@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -28,10 +29,10 @@ class Machine:
     environment: dict[str, str]
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-P", "-m", "cli", *arguments],
-            env=self.environment,
+            env=self.environment | environment,
             cwd=self.home.parent,
             capture_output=True,
             text=True,
@@ -92,7 +93,32 @@ def alive(pids: dict[str, int]) -> list[str]:
     return [name for name, pid in pids.items() if psutil.pid_exists(pid)]
 
 
-def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_path: Path) -> None:
+def wants_tokens(machine: Machine, folder: Path) -> None:
+    """Nobody is let in without a token; verbs, and the services among themselves, have theirs."""
+    run = json.loads((machine.home / "run.json").read_text())
+    search = f"{run['query_url']}/api/v1/files/search"
+    assert [httpx.get(url).status_code for url in (search, f"{run['admin_url']}/api/v1/files")] == [401, 401]
+    ready = [one["ready_url"] for one in run["processes"] if one["ready_url"]]
+    told = [*ready, *(url.replace("/health/ready", "/metrics") for url in ready)]
+    assert [httpx.get(url).status_code for url in told] == [200] * 10
+
+    token = machine.run("token", "--scope", "files:read", "--subject", "olga", "--lifetime", "5m").stdout.strip()
+    found = httpx.get(search, params={"query": "report"}, headers={"Authorization": f"Bearer {token}"})
+    assert [hit["original_filename"] for hit in found.json()["results"]] == ["quarterlyReport_v2.pdf"]
+    assert machine.run("lag", "--url", run["query_url"]).returncode == 1
+    refused = machine.run("lag", ARTSTORE_TOKEN=token)
+    assert (refused.returncode, "needs a token with the scope sync:admin" in refused.stderr) == (1, True)
+
+    assert machine.run("ingest", str(folder)).returncode == 0
+    assert machine.run("lag").returncode == 0
+    # The Query API and maintenance ask the Admin API by a token of their own.
+    traced = json.loads(machine.run("trace", found.json()["results"][0]["file_id"], "--json").stdout)
+    assert (traced["troubles"], traced["admin"]["revision"]) == ({}, 1)
+    compared = machine.run("sync", "full", "--dry-run")
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+
+
+def test_upload_a_folder_and_find_it_also_after_a_restart_that_wants_tokens(machine: Machine, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "год").mkdir(parents=True)
     (folder / "год" / "Отчёт за квартал.txt").write_text("итоги")
@@ -136,8 +162,9 @@ def test_upload_a_folder_and_find_it_also_after_a_restart(machine: Machine, tmp_
     assert machine.run("status").returncode == 3
     assert machine.run("search", "report").returncode == 2
 
-    again = machine.up()
+    again = machine.up("--auth")
     machine.finds("report", "quarterlyReport_v2.pdf")
+    wants_tokens(machine, folder)
     again.send_signal(signal.SIGINT)
     assert again.wait(STOP_SECONDS) == 0
 
