@@ -10,15 +10,38 @@ from types import FrameType
 from typing import Any, Self
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook
+from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
+
+from runtime.escapes import escaped
 
 # In a file or a pipe, lines are not folded to the width of a terminal that is not there.
 _WIDE = 240
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 err = Console(highlight=False, width=None if sys.stderr.isatty() else _WIDE, stderr=True)
+
+
+class _Escaped:
+    """What is printed, and tells a terminal nothing but how to show it."""
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for one in console.render(self._shown, options):
+            yield one if one.control else one._replace(text=escaped(one.text, kept="\n"))
+
+
+class _EscapeAll(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Escaped(one) for one in renderables]
+
+
+for console in (out, err):
+    console.push_render_hook(_EscapeAll())
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -99,9 +122,9 @@ def plain(value: object) -> Text:
     """What others wrote, as text: neither markup nor a terminal's control sequences."""
     if value is None:
         return Text("-")
-    return Text("".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in str(value)))
+    return Text(escaped(str(value), kept="\n"))
 
 
 def print_json(value: Any) -> None:
     """An answer for programs."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    typer.echo(escaped(json.dumps(value, ensure_ascii=False, indent=1), kept="\n"))

@@ -16,6 +16,7 @@ from typing import IO
 import httpx
 import stamina
 
+from cli.access import shown
 from cli.folder import MAX_DESCRIPTION, Failed, LeftOut, RegularFile, clip, open_regular
 from cli.running import reason
 
@@ -92,7 +93,7 @@ async def upload_all(
     outcome = Outcome()
     waiting = iter(files)
     begin = time.monotonic()
-    async with httpx.AsyncClient(base_url=admin_url, trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=admin_url, auth=shown(), trust_env=False, timeout=60) as client:
 
         async def work() -> None:
             for file in waiting:
@@ -150,7 +151,7 @@ async def _post(
         answer = await client.send(request)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise _TryAgainError("no connection") from error
-    if answer.status_code == 503:
+    if answer.status_code in (429, 503):
         raise _TryAgainError(reason(answer))
     return answer
 

@@ -2,7 +2,7 @@
 
 - `settings`: the part of the environment that every process reads
 - `kafka`, `postgres`, `engine`: clients made one way everywhere, and their checks at start
-- `migrations`: a database brought to its newest shape, safe to run twice at once
+- `migrations`: a database brought to its newest shape, safe to run twice at once; `roles`: who may do what in one
 - `topics`: topics made from their cards, and where a broker differs from them
 - `acknowledged`, `whole_topic`: a small topic of one partition written for certain, and read whole
 - `errors`, `http`: one base for what can go wrong, mapped to problem+json in one place

@@ -11,9 +11,13 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from runtime.answers import GuardedAnswers
+from runtime.escapes import masked
 
 CHECK_SECONDS = 2.0
 """A dependency that takes longer than this to say it is there counts as away."""
@@ -69,7 +73,7 @@ class Health:
         except TimeoutError:
             return f"no answer within {CHECK_SECONDS:g} s"
         except Exception as error:  # noqa: BLE001 - whatever fails is the reason that is reported
-            return str(error) or type(error).__name__
+            return masked(str(error)) or type(error).__name__
         return None
 
 
@@ -128,5 +132,6 @@ def management_app(health: Health) -> Starlette:
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/metrics", metrics),
-        ]
+        ],
+        middleware=[Middleware(GuardedAnswers)],
     )

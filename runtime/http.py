@@ -14,12 +14,16 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import tracing
+from runtime.answers import guarded
 from runtime.errors import FieldError, ServiceError
+from runtime.escapes import masked
 
 if TYPE_CHECKING:
     import httpx
@@ -58,44 +62,14 @@ class Problem(BaseModel):
 PROBLEM_RESPONSE: dict[str, Any] = {"model": Problem}
 """How routes document an error status."""
 
-MAX_BODY_BYTES = 1 << 20
-"""Larger than any JSON body that a route of ours takes."""
-
-
-class BoundedBodies:
-    """Middleware: a body that a route reads whole is refused with 413 once it is too large, before it fills memory.
-
-    `streamed` tells by method and path which routes read their body piece by piece and bound it themselves.
-    """
-
-    def __init__(self, app: ASGIApp, streamed: Callable[[str, str], bool] = lambda _method, _path: False) -> None:
-        self._app = app
-        self._streamed = streamed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, counting its body."""
-        if scope["type"] != "http" or self._streamed(scope["method"], scope["path"]):
-            await self._app(scope, receive, send)
-            return
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise HTTPException(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-            return message
-
-        await self._app(scope, counted, send)
-
-
 REQUEST_ID: Final = b"x-request-id"
 _SANE_ID: Final = re.compile(rb"[\x20-\x7e]{1,128}")
 
 
 class RequestIds:
     """Middleware: takes or makes the id of a request, binds it to the log, and tells it in any answer.
+
+    An answer also gets the headers that every answer has (`answers`).
 
     A client's id is taken when it is printable ASCII of 128 characters at most, so that it can forge no log line.
     """
@@ -113,7 +87,8 @@ class RequestIds:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                headers = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+                message["headers"] = guarded(scope["path"], headers)
             await send(message)
 
         text = request_id.decode()
@@ -123,6 +98,7 @@ class RequestIds:
             await self._app(scope, receive, named)
         finally:
             structlog.contextvars.reset_contextvars(**bound)
+            structlog.contextvars.unbind_contextvars("caller")
 
 
 def identify_requests(app: FastAPI) -> None:
@@ -182,31 +158,31 @@ def answer_with_problems(
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             say = _log.info if error.expected else _log.error
             say("request failed", error=str(error), status=error.status, **_named(request))
-        answer = _problem(error.status, error.title, str(error), error.errors, retryable=error.retryable)
-        answer.headers.update(error.headers)
-        return answer
+        return answer_of(error)
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type below
         errors = field_errors(error.errors())
         detail = "; ".join(f"{one.field}: {one.message}" for one in errors)
-        return _problem(422, "Request refused", detail, errors)
+        return problem(422, "Request refused", detail, errors)
 
-    async def http_error(_: Request, error: Exception) -> JSONResponse:
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type below
-        answer = _problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+        answer = problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
         answer.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = _methods(app, request.url.path)
         return answer
 
     async def away(request: Request, error: Exception) -> JSONResponse:
         if not is_away(error):
             return await unforeseen(request, error)
         _log.warning("dependency away", error=f"{type(error).__name__}: {error}", **_named(request))
-        return _problem(503, "Temporarily unavailable", "A dependency is away. Try again.", retryable=True)
+        return problem(503, "Temporarily unavailable", "A dependency is away. Try again.", retryable=True)
 
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         _log.error("unforeseen error", exc_info=error, **_named(request))
-        return _problem(500, "Internal error", "Something unforeseen went wrong; the log says what.")
+        return problem(500, "Internal error", "Something unforeseen went wrong; the log says what.")
 
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(RequestValidationError, refused)
@@ -217,38 +193,77 @@ def answer_with_problems(
     _document_problems(app)
 
 
+def _methods(app: FastAPI, path: str) -> str:
+    """All methods of a path (RFC 9110, section 10.2.1); the router knows those of one route at a time."""
+    routes = [route for route in iter_route_contexts(app.routes) if compile_path(str(route.path))[0].match(path)]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
+
+
 def _named(request: Request) -> dict[str, Any]:
     """The fields of a log line about a request: its path, and what that names, such as `file_id`."""
     return {"path": request.url.path, **request.path_params}
 
 
+_EVERYWHERE: Final = {
+    "400": "What came is not HTTP.",
+    "408": "The request came too slowly.",
+    "414": "Path and query are too long.",
+    "429": "This client asks too often; Retry-After says when it may again.",
+    "431": "The headers are too large, or too many.",
+    "503": "A dependency is away, or there are too many connections.",
+}
+"""What may happen before a route sees a request: docs/security.md."""
+_CHANGING: Final = {"403": "A page of another origin may change nothing."}
+_WITH_BODY: Final = {"413": "The body is too large."}
+_SAFE: Final = frozenset({"get", "head", "options"})
+
+
 def _document_problems(app: FastAPI) -> None:
-    """FastAPI documents a model as application/json; errors are application/problem+json."""
+    """Document what any route may answer, and that errors are application/problem+json, which FastAPI does not know."""
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             for path in described()["paths"].values():
-                for operation in path.values():
-                    for status, answer in operation["responses"].items():
-                        if status >= "400" and "application/json" in answer.get("content", {}):
-                            answer["content"] = {PROBLEM_TYPE: answer["content"]["application/json"]}
+                for method, operation in path.items():
+                    _document(method, operation)
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _problem(
+def _document(method: str, operation: dict[str, Any]) -> None:
+    common = _EVERYWHERE | ({} if method in _SAFE else _CHANGING) | (_WITH_BODY if "requestBody" in operation else {})
+    answers = operation["responses"]
+    for status, description in common.items():
+        answers.setdefault(status, {"description": description, "content": {"application/json": _PROBLEM_SCHEMA}})
+    for status, answer in answers.items():
+        if status >= "400" and "application/json" in answer.get("content", {}):
+            answer["content"] = {PROBLEM_TYPE: answer["content"]["application/json"]}
+
+
+_PROBLEM_SCHEMA: Final = {"schema": {"$ref": "#/components/schemas/Problem"}}
+
+
+def answer_of(error: ServiceError) -> JSONResponse:
+    """The answer that tells of a foreseen fault."""
+    answer = problem(error.status, error.title, str(error), error.errors, retryable=error.retryable)
+    answer.headers.update(error.headers)
+    return answer
+
+
+def problem(
     status: int, title: str, detail: str, errors: tuple[FieldError, ...] = (), *, retryable: bool = False
 ) -> JSONResponse:
-    problem = Problem(
+    """An error answer; a retryable one says when to try again."""
+    said = Problem(
         title=title,
         status=status,
-        detail=detail,
+        detail=masked(detail),
         errors=[ProblemField(field=one.field, message=one.message) for one in errors],
     )
     return JSONResponse(
-        problem.model_dump(),
+        said.model_dump(),
         status_code=status,
         media_type=PROBLEM_TYPE,
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if retryable else None,

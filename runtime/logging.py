@@ -1,16 +1,40 @@
 """One event, one line, named fields: readable in a terminal, parseable everywhere else.
 
-Values never reach a line unescaped, so a file name with a line break cannot forge a log entry.
+Values never reach a line unescaped: no file name ends a line, forges another, or tells a terminal what to do. Passwords
+of URLs reach none at all.
 """
 
+import io
 import logging
 import math
 import sys
-from typing import Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 
 from runtime import tracing
+from runtime.escapes import escaped, masked
+
+
+def _escape_line(_logger: object, _method: str, line: Any) -> str:
+    """A structlog processor behind the renderer of JSON, which escapes only what JSON must not have."""
+    return escaped(masked(line))
+
+
+def _escape_values(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A structlog processor before the renderer for terminals, which shows text without spaces as it is."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = escaped(masked(value))
+    return event
+
+
+def _format_trouble(stream: TextIO, trouble: Any) -> None:
+    """Write a traceback, each line indented: what others wrote into its message looks like no line of the log."""
+    written = io.StringIO()
+    # The default shows local variables, among them passwords, and takes seconds on deep stacks.
+    structlog.dev.plain_traceback(written, trouble)
+    stream.write("\n".join(f"  {escaped(masked(line))}" for line in written.getvalue().split("\n")))
 
 
 def _name_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -59,15 +83,14 @@ def configure_logging(process: str, level: str, log_format: Literal["console", "
         [
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(ensure_ascii=False),
+            _escape_line,
         ]
         if log_format == "json"
         else [
+            _escape_values,
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                pad_event_to=0,
-                # The default shows local variables, among them passwords, and takes seconds on deep stacks.
-                exception_formatter=structlog.dev.plain_traceback,
-            )
+                colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=_format_trouble
+            ),
         ]
     )
     structlog.configure(

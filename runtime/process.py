@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from runtime.connections import BoundedConnection
 from runtime.errors import StartError
 from runtime.health import Check, Condition, Health, management_app
 from runtime.logging import configure_logging
@@ -48,8 +49,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def http_server(app: Any, host: str, port: int) -> Task:
+def http_server(app: Any, host: str, port: int, *, max_connections: int = 100, trusted_proxies: str = "") -> Task:
     """A task that serves `app` and drains open requests at the end.
+
+    Args:
+        app: an ASGI application
+        host: address to listen on
+        port: likewise
+        max_connections: at once; more are answered 503
+        trusted_proxies: addresses and networks whose X-Forwarded-For is believed, joined by commas
 
     The task raises ListenError when the address cannot be had.
     """
@@ -59,6 +67,10 @@ def http_server(app: Any, host: str, port: int) -> Task:
         server = _Server(
             uvicorn.Config(
                 app,
+                http=BoundedConnection,
+                limit_concurrency=max_connections + 1,
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=trusted_proxies,
                 access_log=False,
                 log_config=None,
                 lifespan="off",

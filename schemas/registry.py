@@ -1,5 +1,6 @@
 """Schemas of records in Confluent framing are asked for once, by id, and remembered by the decoder."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -20,9 +21,9 @@ async def fetch_schema(registry_url: str, schema_id: int) -> Any:
     """
     url = f"{registry_url.rstrip('/')}/schemas/ids/{schema_id}"
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        async with asyncio.timeout(TIMEOUT_SECONDS), httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - all of it
             answer = await client.get(url)
             answer.raise_for_status()
             return json.loads(answer.json()["schema"])
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+    except (httpx.HTTPError, TimeoutError, ValueError, KeyError) as error:
         raise RegistryError(f"The schema registry did not give schema {schema_id}: {error}") from error

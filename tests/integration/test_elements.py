@@ -8,13 +8,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from producer_admin import elements as registry
+from producer_admin.api_process import admin_app
 from producer_admin.elements import Elements, Mode
-from producer_admin.elements_api import elements_router
 from producer_admin.errors import (
     ElementOfflineError,
     NoElementError,
@@ -25,6 +24,7 @@ from producer_admin.errors import (
 )
 from producer_admin.saga_steps import Means
 from tests.conftest import execute
+from tests.integration.conftest import LIMITS
 from tests.object_stores import CREDENTIALS, silence
 from tests.waiting import eventually
 
@@ -456,8 +456,7 @@ async def test_an_element_is_forgotten_only_when_nothing_refers_to_it(
 
 
 async def test_a_public_address_makes_the_content_url_absolute(means: Means, admin_engine: AsyncEngine) -> None:
-    app = FastAPI()
-    app.include_router(elements_router(means.elements, admin_engine, "https://files.example/"))
+    app = admin_app(means, admin_engine, LIMITS, "https://files.example/")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
         [element] = (await client.get("/api/v1/storage-elements")).json()["elements"]
     assert element["content_url"] == "https://files.example/api/v1/files/{file_id}/content"
