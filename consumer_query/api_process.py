@@ -25,11 +25,15 @@ from consumer_query.settings import QueryApiSettings
 from consumer_query.sync_api import sync_router
 from consumer_query.trace_api import trace_router
 from consumer_query.trace_facts import Tracer
+from runtime.auth import Guard, documents, open_guard, protect
+from runtime.front import put_front
 from runtime.health import Health
-from runtime.http import BoundedBodies, answer_with_problems, identify_requests
+from runtime.http import answer_with_problems, identify_requests
 from runtime.metrics import tell_only
 from runtime.postgres import AWAY, make_pool
 from runtime.process import collect_seldom, http_server, run_process
+from runtime.service_token import open_service_token
+from runtime.settings import HttpSettings
 from runtime.starting import require_database
 from runtime.tracing import of_requests
 from schemas.topics import DEAD_LETTERS, FILE_EVENTS, RESOLUTIONS, topic_name
@@ -46,7 +50,10 @@ async def run_api(settings: QueryApiSettings) -> None:
     watch = lag_watch(settings)
     async with (
         make_pool(url, "query-api", max_size=10, init=read_model.teach) as pool,
-        search_pool(url, settings.search_timeout_seconds) as searching,
+        search_pool(
+            (settings.query_search_database_url or settings.query_database_url).get_secret_value(),
+            settings.search_timeout_seconds,
+        ) as searching,
         dead_letters_desk(pool, settings) as desk,
         tracer(pool, settings, desk, watch) as trace,
     ):
@@ -58,13 +65,27 @@ async def run_api(settings: QueryApiSettings) -> None:
         )
         health = Health()
         health.require("database", partial(_answers, pool))
+        health.require("searches", partial(_finds, searching))
+        guard = open_guard(settings)
+        if guard is not None:
+            guard.tell(health)
         await run_process(
             "query-api",
             health,
             (settings.management_host, settings.query_api_management_port),
-            http_server(query_app(pool, desk, search, watch, trace), settings.query_api_host, settings.query_api_port),
+            http_server(
+                query_app(pool, desk, search, watch, trace, guard, settings),
+                settings.query_api_host,
+                settings.query_api_port,
+                max_connections=settings.http_max_connections,
+                trusted_proxies=settings.trusted_proxies,
+            ),
             *([] if watch is None else [watch.run]),
-            needs={"database": partial(require_database, pool, Path(__file__).with_name("migrations"))},
+            *([] if guard is None else [guard.run]),
+            needs={
+                "database": partial(require_database, pool, Path(__file__).with_name("migrations")),
+                "database of searches": partial(require_database, searching, Path(__file__).with_name("migrations")),
+            },
         )
 
 
@@ -95,21 +116,21 @@ async def _as_it_was(_: object) -> None:
 
 def lag_watch(settings: QueryApiSettings) -> LagWatch | None:
     """What looks after the projectors' lag; None where the settings do not say where Kafka is."""
-    servers = settings.kafka_bootstrap_servers
+    servers = settings.brokers
     return None if servers is None else LagWatch(servers, settings.file_events_topic, settings.kafka_consumer_group)
 
 
 @asynccontextmanager
 async def dead_letters_desk(pool: asyncpg.Pool, settings: QueryApiSettings) -> AsyncIterator[Desk | None]:
     """What the routes for dead letters work with; None where the settings do not say where Kafka is."""
-    servers, events = settings.kafka_bootstrap_servers, settings.file_events_topic
+    servers, events = settings.brokers, settings.file_events_topic
     if servers is None:
         yield None
         return
     async with AsyncExitStack() as opened:
         resolutions = Resolutions(servers, topic_name(RESOLUTIONS, events))
         opened.push_async_callback(resolutions.close)
-        admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+        admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
         if admin is not None:
             opened.push_async_callback(admin.close)
         log = DeadLetterLog(servers, topic_name(DEAD_LETTERS, events), resolutions)
@@ -121,9 +142,9 @@ async def tracer(
     pool: asyncpg.Pool, settings: QueryApiSettings, desk: Desk | None, watch: LagWatch | None
 ) -> AsyncIterator[Tracer]:
     """What finds out how far a change of a file has come, as far as the settings say where to ask."""
-    admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+    admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
     letters = None if desk is None else desk.log
-    made = Tracer(pool, settings.file_events_topic, settings.kafka_bootstrap_servers, admin, letters, watch)
+    made = Tracer(pool, settings.file_events_topic, settings.brokers, admin, letters, watch)
     try:
         yield made
     finally:
@@ -138,16 +159,20 @@ def query_app(
     search: SearchDesk | None = None,
     watch: LagWatch | None = None,
     trace: Tracer | None = None,
+    guard: Guard | None = None,
+    http: HttpSettings | None = None,
 ) -> FastAPI:
     """The REST application over a pool, and over the dead letters and the lag where someone knows of them.
 
     Searches share the pool unless `search` has another for them. A trace without `trace` is told from the pool alone.
+    Without `guard` everybody is let in.
     """
     app = FastAPI(
         title="ArtStore Query",
         summary="Finds files by name, tags, description or uploader, in Russian and English.",
         version="1",
         telemetry=of_requests(),
+        **documents(guard),
     )
     # First: its paths would be taken for ids of files.
     app.include_router(search_router(search or SearchDesk(pool, pool, SHARED_SECONDS, "")))
@@ -157,7 +182,8 @@ def query_app(
     app.include_router(sync_router(pool))
     app.include_router(lag_router(watch))
     app.include_router(trace_router(trace or Tracer(pool, FILE_EVENTS)))
-    app.add_middleware(BoundedBodies)
+    put_front(app, http, guarded=guard is not None)
+    protect(app, guard)
     answer_with_problems(app, unavailable=(*AWAY, OSError))
     identify_requests(app)
     return app
@@ -165,3 +191,7 @@ def query_app(
 
 async def _answers(pool: asyncpg.Pool) -> None:
     await pool.fetchval("SELECT 1 FROM cache_generation")
+
+
+async def _finds(pool: asyncpg.Pool) -> None:
+    await pool.fetchval("SELECT 1 FROM file_metadata_cache LIMIT 1")

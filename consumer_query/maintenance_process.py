@@ -22,6 +22,7 @@ from runtime.health import Health
 from runtime.metrics import tell_only
 from runtime.postgres import make_pool
 from runtime.process import run_process
+from runtime.service_token import open_service_token
 from runtime.starting import require_database
 from schemas.topics import DEAD_LETTERS, topic_name
 
@@ -35,11 +36,11 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
     """
     tell_only(metrics, metrics.MAINTENANCE)
     url = settings.query_database_url.get_secret_value()
-    letters = TopicDeadLetters(settings.kafka_bootstrap_servers, topic_name(DEAD_LETTERS, settings.file_events_topic))
+    letters = TopicDeadLetters(settings.brokers, topic_name(DEAD_LETTERS, settings.file_events_topic))
     # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison;
     # one to count lexemes.
     async with make_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
-        admin = AdminClient(settings.admin_api_url) if settings.admin_api_url else None
+        admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
         keep = timedelta(hours=settings.rebuild_keep_hours)
         health = Health()
@@ -61,7 +62,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
 
 
 def _sync_worker(settings: MaintenanceSettings, pool: asyncpg.Pool, admin: AdminClient | None) -> SyncWorker:
-    reader = TopicReader(settings.kafka_bootstrap_servers, settings.file_events_topic, settings.schema_registry_url)
+    reader = TopicReader(settings.brokers, settings.file_events_topic, settings.schema_registry_url)
     return SyncWorker(pool, admin, reader, _interval(settings.sync_interval_seconds))
 
 

@@ -1,10 +1,20 @@
 """What the Query processes read from the environment, each only what it needs."""
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 
-from runtime.settings import KafkaSettings, ProcessSettings
+from runtime.brokers import Brokers
+from runtime.settings import (
+    AuthSettings,
+    HttpSettings,
+    KafkaAccessSettings,
+    KafkaSettings,
+    PlainUrl,
+    ProcessSettings,
+    ServiceTokenSettings,
+)
 
 
 class QueryDatabaseSettings(ProcessSettings):
@@ -13,9 +23,12 @@ class QueryDatabaseSettings(ProcessSettings):
     query_database_url: SecretStr = Field(description="postgresql://user:password@host:port/artstore_query")
 
 
-class QueryApiSettings(QueryDatabaseSettings):
+class QueryApiSettings(QueryDatabaseSettings, HttpSettings, KafkaAccessSettings, AuthSettings, ServiceTokenSettings):
     """The search API. Search does not need Kafka; only the routes for dead letters and lag do."""
 
+    query_search_database_url: SecretStr | None = Field(
+        None, description="The same database for searches alone, by a role that only reads. Unset: query_database_url."
+    )
     query_api_host: str = "127.0.0.1"
     query_api_port: int = 8030
     query_api_management_port: int = 8031
@@ -27,10 +40,10 @@ class QueryApiSettings(QueryDatabaseSettings):
     schema_registry_url: str | None = Field(
         None, description="Asked for schemas of dead letters, as the projector does."
     )
-    admin_api_url: str | None = Field(
+    admin_api_url: PlainUrl | None = Field(
         None, description="Asked to announce a file anew instead of a dead letter, and how far a file's changes are."
     )
-    admin_public_url: str | None = Field(
+    admin_public_url: PlainUrl | None = Field(
         None,
         description="Where clients reach the Admin API, in links to content. Unset: as admin_api_url, or relative.",
     )
@@ -38,14 +51,19 @@ class QueryApiSettings(QueryDatabaseSettings):
         2.0, description="A search that takes the database longer is stopped: statement_timeout of its sessions."
     )
 
+    @cached_property
+    def brokers(self) -> Brokers | None:
+        """For every Kafka client of the process; None where the settings do not say where Kafka is."""
+        return None if self.kafka_bootstrap_servers is None else self.brokers_at(self.kafka_bootstrap_servers)
 
-class MaintenanceSettings(QueryDatabaseSettings, KafkaSettings):
+
+class MaintenanceSettings(QueryDatabaseSettings, KafkaSettings, ServiceTokenSettings):
     """Rebuilds, and the comparison with the Admin module."""
 
     query_maintenance_management_port: int = 8034
     kafka_consumer_group: str = "query-module-consumers"
     schema_registry_url: str | None = Field(None, description="Asked for schemas of records in Confluent framing.")
-    admin_api_url: str | None = Field(None, description="Asked which side is right where two generations differ.")
+    admin_api_url: PlainUrl | None = Field(None, description="Asked which side is right where two generations differ.")
     dead_letter_max_share: PositiveFloat = Field(
         0.5, description="Of the last 500 records; when more are bad, none is put aside. Above 1: no limit."
     )
@@ -84,6 +102,6 @@ class ProjectorSettings(QueryDatabaseSettings, KafkaSettings):
         10_000, ge=1_000, description="A projector that is silent for so long loses its partitions."
     )
     kafka_group_instance_id: str | None = Field(
-        None, description="Static membership (KIP-345): unique and lasting for each projector."
+        None, description="Unique, and kept when it is started again after a crash (KIP-345): the pod's name, say."
     )
     schema_registry_url: str | None = Field(None, description="Asked for schemas of records in Confluent framing.")

@@ -22,13 +22,16 @@ from producer_admin.settings import AdminApiSettings
 from producer_admin.sweeper import Keeping, sweep_until
 from producer_admin.sync_api import sync_router
 from producer_admin.trace_api import trace_router
+from runtime.auth import Guard, documents, open_guard, protect
 from runtime.engine import AWAY, is_away, of_driver, open_engine
 from runtime.errors import StartError
-from runtime.health import Health, NotReadyError
-from runtime.http import BoundedBodies, answer_with_problems, identify_requests
+from runtime.front import put_front
+from runtime.health import Health
+from runtime.http import answer_with_problems, identify_requests
 from runtime.metrics import tell_only
 from runtime.process import http_server, run_process
-from runtime.starting import check_database
+from runtime.settings import HttpSettings
+from runtime.starting import check_database, unusable
 from runtime.tracing import of_requests
 
 
@@ -40,29 +43,47 @@ async def run_api(settings: AdminApiSettings) -> None:
         means = Means(engine, Elements(engine, check_seconds=settings.storage_check_seconds))
         health = Health()
         health.require("database", partial(_answers, engine))
-        app = admin_app(means, engine, _limits(settings), settings.admin_public_url)
+        guard = open_guard(settings)
+        if guard is not None:
+            guard.tell(health)
+        app = admin_app(means, engine, _limits(settings), settings.admin_public_url, guard, settings)
         await run_process(
             "admin-api",
             health,
             (settings.management_host, settings.admin_api_management_port),
-            http_server(app, settings.admin_api_host, settings.admin_api_port),
+            http_server(
+                app,
+                settings.admin_api_host,
+                settings.admin_api_port,
+                max_connections=settings.http_max_connections,
+                trusted_proxies=settings.trusted_proxies,
+            ),
             means.elements.watch,
             partial(recover_until, means),
             partial(renew_until, means),
             partial(sweep_until, means, _keeping(settings)),
+            *([] if guard is None else [guard.run]),
             needs={"database": partial(_prepare, engine, means, settings)},
         )
     finally:
         await engine.dispose()
 
 
-def admin_app(means: Means, engine: AsyncEngine, limits: Limits, public_url: str | None = None) -> FastAPI:
-    """The REST application over the given means."""
+def admin_app(
+    means: Means,
+    engine: AsyncEngine,
+    limits: Limits,
+    public_url: str | None = None,
+    guard: Guard | None = None,
+    http: HttpSettings | None = None,
+) -> FastAPI:
+    """The REST application over the given means. Without `guard` everybody is let in."""
     app = FastAPI(
         title="ArtStore Admin",
         summary="Owns the truth: which files exist. What this answers with 2xx will be found by search.",
         version="1",
         telemetry=of_requests(),
+        **documents(guard),
     )
     app.include_router(files_router(means, limits))
     app.include_router(sagas_router(means))
@@ -71,7 +92,8 @@ def admin_app(means: Means, engine: AsyncEngine, limits: Limits, public_url: str
     app.include_router(republish_router(engine))
     app.include_router(sync_router(engine))
     app.include_router(trace_router(engine))
-    app.add_middleware(BoundedBodies, streamed=streams)
+    put_front(app, http, streams, guarded=guard is not None)
+    protect(app, guard)
     answer_with_problems(app, unavailable=AWAY, is_away=is_away)
     identify_requests(app)
     return app
@@ -105,11 +127,7 @@ async def _prepare(engine: AsyncEngine, means: Means, settings: AdminApiSettings
         await elements.ensure(engine, settings.storage_element_id, settings.storage_element_url)
         await means.elements.refresh()
     except AWAY as error:
-        cause = of_driver(error)
-        reason = f"{type(cause).__name__}: {cause}"
-        if is_away(error):
-            raise NotReadyError(reason) from error
-        raise StartError(f"The database refuses: {reason}") from error
+        raise unusable(of_driver(error), passes=is_away(error)) from error
     except (ValueError, AdminError) as error:
         raise StartError(f"STORAGE_ELEMENT_URL: {error}") from error
 

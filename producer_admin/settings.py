@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveInt, SecretStr
 
-from runtime.settings import KafkaSettings, ProcessSettings
+from runtime.settings import AuthSettings, HttpSettings, KafkaSettings, PlainUrl, ProcessSettings
 
 
 class AdminDatabaseSettings(ProcessSettings):
@@ -11,7 +11,7 @@ class AdminDatabaseSettings(ProcessSettings):
     admin_database_url: SecretStr = Field(description="postgresql://user:password@host:port/artstore_admin")
 
 
-class AdminApiSettings(AdminDatabaseSettings):
+class AdminApiSettings(AdminDatabaseSettings, HttpSettings, AuthSettings):
     """The REST API and the saga. It does not know Kafka."""
 
     admin_api_host: str = "127.0.0.1"
@@ -20,7 +20,7 @@ class AdminApiSettings(AdminDatabaseSettings):
     storage_element_id: str = "se-01"
     storage_element_url: str = Field(description="file:///folder, s3://bucket/prefix, gs://… or az://….")
     storage_check_seconds: PositiveInt = Field(10, description="Between checks of each storage element's health.")
-    admin_public_url: str | None = Field(None, description="Where clients reach this API; in links to content.")
+    admin_public_url: PlainUrl | None = Field(None, description="Where clients reach this API; in links to content.")
     max_upload_bytes: PositiveInt = Field(5 * 2**40, description="Larger uploads answer 413.")
     max_name_characters: int = Field(255, ge=1, le=255, description="Of a file's name; a longer one answers 422.")
     max_description_characters: int = Field(10_000, ge=0, le=10_000, description="A longer one answers 422.")
