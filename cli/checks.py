@@ -38,7 +38,7 @@ def test(context: typer.Context) -> None:
 
     suites = [name for name in _SUITES if f"--{name}" in context.args]
     more = [word for word in context.args if word.removeprefix("--") not in suites]
-    steps = [(name, ("pytest", f"tests/{name}", *more)) for name in suites]
+    steps = [(name, ("pytest", "-s", f"tests/{name}", *more)) for name in suites]
     table = plain_table("CHECK", "TIME", "RESULT")
     failed = False
     for name, arguments in steps or (*_CHECKS, ("tests", ("pytest", *(more or _TWO_AT_ONCE)))):

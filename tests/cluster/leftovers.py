@@ -18,12 +18,9 @@ def left_behind(cluster: Cluster, release: str, namespace: str) -> list[str]:
 
 
 def kept(cluster: Cluster, namespace: str) -> list[str]:
-    """Objects that the chart says to keep: they hold data."""
-    return sorted(
-        _name(one)
-        for one in cluster.objects("persistentvolumeclaims,secrets", "--namespace", namespace)
-        if _is_kept(one)
-    )
+    """Objects that the chart says to keep, since data hang on them, as Kind/name."""
+    here = cluster.objects(cluster.kinds(namespaced=True), "--namespace", namespace)
+    return sorted(_name(one) for one in here if _is_kept(one))
 
 
 def _name(one: Object) -> str:
