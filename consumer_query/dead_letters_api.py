@@ -165,7 +165,7 @@ class ActionAnswer(BaseModel):
 
 async def _actor(
     x_actor: Annotated[
-        str | None, Header(max_length=400, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
+        str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
     ] = None,
 ) -> str:
     if x_actor is None:

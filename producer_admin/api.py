@@ -94,7 +94,7 @@ def asked(
         str | None, Header(description='Revisions that the file may have, such as "3"; else 412.')
     ] = None,
     x_actor: Annotated[
-        str | None, Header(max_length=400, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
+        str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
     ] = None,
 ) -> Asked:
     """Read the headers of a change."""

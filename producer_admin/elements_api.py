@@ -47,7 +47,7 @@ FORGET: Final = text(
 
 async def _actor(
     x_actor: Annotated[
-        str | None, Header(max_length=400, description="Who asks, for the record. UTF-8 or percent-encoded.")
+        str | None, Header(max_length=1_200, description="Who asks, for the record. UTF-8 or percent-encoded.")
     ] = None,
 ) -> str:
     return ANONYMOUS if x_actor is None else read_actor(x_actor)

@@ -56,7 +56,7 @@ def republish_router(engine: AsyncEngine) -> APIRouter:
     async def republish(
         wanted: Republish,
         x_actor: Annotated[
-            str | None, Header(max_length=400, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
+            str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
         ] = None,
     ) -> Republished:
         """Announce files anew, each under a raised revision, so that whoever missed one has it again."""

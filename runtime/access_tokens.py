@@ -24,6 +24,8 @@ ALGORITHMS: Final = _RSA | {"ES256", "ES384", "EdDSA"}
 SMALLEST_RSA_BITS: Final = 2048
 MOST_CHARACTERS: Final = 16_384
 """Of a token."""
+LAST_MOMENT: Final = 1e12
+"""Seconds since 1970; later than any."""
 LONGEST_SUBJECT: Final = 100
 """Characters: as long as the name of an actor may be."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -108,11 +110,13 @@ def read_keys(text: bytes) -> tuple[Key, ...]:
 
 def _of_jwk(jwk: Mapping[str, Any]) -> Key | None:
     kid, operations = jwk.get("kid"), jwk.get("key_ops", ["verify"])
-    if "d" in jwk or jwk.get("use", "sig") != "sig" or "verify" not in operations or not isinstance(kid, str | None):
+    if not isinstance(operations, list) or "verify" not in operations or not isinstance(kid, str | None):
+        return None
+    if "d" in jwk or jwk.get("use", "sig") != "sig":
         return None
     try:
         public = PyJWK(dict(jwk)).key
-    except (PyJWTError, ValueError, TypeError, KeyError):
+    except (PyJWTError, ValueError, TypeError, KeyError, NotImplementedError):
         return None
     return _usable(kid, public, ALGORITHMS & {jwk["alg"]} if "alg" in jwk else ALGORITHMS)
 
@@ -215,12 +219,13 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # Nor is it NaN, infinite or too large to be added to, which JSON in Python may be.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LAST_MOMENT:
         raise TokenRefusedError(f"The token's {name} is not a number.")
     return value
 
 
 def _words(value: Any) -> frozenset[str]:
     """Scopes: in one text (RFC 8693, section 4.2), or as the list that some issuers make."""
-    listed = value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
-    return frozenset(one for one in listed if isinstance(one, str))
+    listed = value.split(" ") if isinstance(value, str) else value if isinstance(value, list) else ()
+    return frozenset(one for one in listed if one and isinstance(one, str))

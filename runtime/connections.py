@@ -38,7 +38,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._refused = False
         self._fault: tuple[int, str] | None = None
         self._in_head = True
-        self._head_bytes = self._header_bytes = 0
+        self._head_bytes = self._header_count = self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         # uvicorn counts as well, but answers once it has read a request, and not as we do.
@@ -57,11 +57,11 @@ class BoundedConnection(HttpToolsProtocol):
         """Bytes of a client, which may be any part of one request or of several."""
         if self._refused:
             return
-        self._head_bytes += len(data) if self._in_head else 0
+        self._head_bytes += len(data)
         super().data_received(data)
         if self._is_over:
             return
-        if self._in_head and self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
             self._refuse(431, _TOO_LARGE)
         elif self._timer is None and (self._in_head or self._is_idle):
             self._wait()
@@ -69,7 +69,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._header_count = self._header_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -80,16 +80,33 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One whole header, or trailer."""
-        self._header_bytes = len(name) + len(value) + (self._header_bytes if self.headers else 0)
-        super().on_header(name, value)
-        if len(self.headers) > MAX_HEADERS or self._header_bytes > MAX_HEAD_BYTES:
+        self._header_count += 1
+        self._header_bytes += len(name) + len(value)
+        # A trailer is no header (RFC 9110, section 6.5.1): a proxy that vouches for one has not looked at it.
+        if self._in_head:
+            super().on_header(name, value)
+        if self._header_count > MAX_HEADERS or self._header_bytes > MAX_HEAD_BYTES:
             self._break(431, _TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """The application may begin."""
+        # The parser takes what follows for another protocol's, and so would a body for the next request.
+        if self.parser.should_upgrade() and any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
+        ):
+            self._break(400, "A request with a body may not ask for another protocol (Upgrade).")
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+        if self.expect_100_continue:
+            # After a refusal the body may come or not (RFC 9110, section 10.1.1): what follows cannot be told from it.
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a request's body, and no head."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def pause_writing(self) -> None:
         """The client takes its answer more slowly than we make it."""

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.http import answer_of, problem
 from runtime.rates import Rates, TooOftenError, address_of
-from runtime.settings import HttpSettings
+from runtime.settings import HttpSettings, is_loopback
 
 MAX_BODY_BYTES: Final = 1 << 20
 """Larger than any JSON body that a route of ours takes."""
@@ -70,13 +70,17 @@ def put_front(
         app: it
         settings: without them nothing is counted, and CORS is closed
         streamed: which routes read their body piece by piece
-        guarded: the guard of `auth` counts, by the subjects of tokens, with the rates in `app.state`
+        guarded: the guard of `auth` counts, by the subjects of tokens, with the rates in `app.state`. Where there is
+            none only this machine's names are answered
     """
     rate = 0.0 if settings is None else settings.rate_limit_per_second
     rates = None if settings is None or not rate else Rates(rate, settings.rate_limit_burst)
     origins = [] if settings is None else settings.origins
     app.state.rates = rates
-    app.add_middleware(Front, rates=None if guarded else rates, origins=frozenset(origins), streamed=streamed)
+    alone = settings is not None and not guarded
+    app.add_middleware(
+        Front, rates=None if guarded else rates, origins=frozenset(origins), streamed=streamed, alone=alone
+    )
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -90,17 +94,20 @@ def put_front(
 class Front:
     """Middleware: see the module."""
 
-    def __init__(self, app: ASGIApp, rates: Rates | None, origins: frozenset[str], streamed: Streamed) -> None:
+    def __init__(
+        self, app: ASGIApp, rates: Rates | None, origins: frozenset[str], streamed: Streamed, *, alone: bool
+    ) -> None:
         self._app = app
         self._rates = rates
         self._origins = origins
         self._streamed = streamed
+        self._alone = alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on with bounds on its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif (refusal := self._too_often(scope) or self._foreign(scope)) is not None:
+        elif (refusal := self._too_often(scope) or self._misled(scope) or self._foreign(scope)) is not None:
             await refusal(scope, receive, send)
         else:
             most = None if self._streamed(scope["method"], scope["path"]) else MAX_BODY_BYTES
@@ -114,6 +121,16 @@ class Front:
             return answer_of(error)
         return None
 
+    def _misled(self, scope: Scope) -> JSONResponse | None:
+        """Refuse what asks for another name, where all who reach this machine's are let in.
+
+        A page whose name leads to the loopback (DNS rebinding) is of our origin to its browser, and reads everything.
+        """
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"localhost").decode("latin-1")
+        if not self._alone or is_loopback(_name(host)):
+            return None
+        return problem(421, "Misdirected Request", "Without tokens this answers to localhost and 127.0.0.1 alone.")
+
     def _foreign(self, scope: Scope) -> JSONResponse | None:
         """Refuse what a page of another site sends: its browser keeps the answer from it, but not the change."""
         if scope["method"] in _SAFE:
@@ -123,6 +140,13 @@ class Front:
         if not origin or self._origins & {origin, "*"} or _place(origin) == headers.get(b"host", b"").decode("latin-1"):
             return None
         return problem(403, "Forbidden", "Pages of another origin may change nothing here.")
+
+
+def _name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _place(origin: str) -> str | None:

@@ -208,6 +208,7 @@ _EVERYWHERE: Final = {
     "400": "What came is not HTTP.",
     "408": "The request came too slowly.",
     "414": "Path and query are too long.",
+    "421": "Without tokens this answers to names of the loopback alone.",
     "429": "This client asks too often; Retry-After says when it may again.",
     "431": "The headers are too large, or too many.",
     "503": "A dependency is away, or there are too many connections.",

@@ -196,7 +196,7 @@ class IssuerKeys:
                 self._heard = self._clock()
             except TimeoutError:
                 self._known.fail(f"the issuer does not answer within {ANSWER_SECONDS:g} s")
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
                 self._known.fail(f"{type(error).__name__}: {error}")
 
     async def _discover(self, client: httpx.AsyncClient) -> str:

@@ -123,12 +123,20 @@ async def connect(url: str, process: str) -> asyncpg.Connection:
 
 
 def checked(url: str) -> str:
-    """The same URL, if the files that it names can be read: the driver does not say which one it misses.
+    """The same URL, if it and the files that it names can be read: the driver does not say which file it misses.
 
     Raises:
-        UrlError: one of them cannot.
+        UrlError: one of them cannot. What the driver would say of the URL may be a part of its password.
     """
-    named = parse_qs(urlsplit(url).query)
+    try:
+        parts = urlsplit(url)
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError:
+        raise UrlError(
+            "The database's URL cannot be read. In its password, write / ? # [ ] and % as %2F %3F %23 %5B %5D and %25."
+        ) from None
+    named = parse_qs(parts.query)
     for name in TLS_FILES:
         for path in named.get(name, ()):
             try:

@@ -238,3 +238,13 @@ async def test_the_audit_names_the_tokens_subject_whatever_the_caller_says(
     assert answer.status_code == 201, answer.text
     told = [await admin_service.pool.fetchval(f"SELECT actor FROM {table}") for table in ("sagas", "outbox")]
     assert told == [recorded] * 2
+
+
+async def test_the_longest_subject_is_recorded_whole(admin_service: Service) -> None:
+    """Percent-encoded, as the guard hands it on, a character has up to twelve."""
+    transport, subject = httpx.ASGITransport(admin_service.app), "𝒳" * 100
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+        headers = bearer(mint("files:write", sub=subject))
+        answer = await client.post("/api/v1/files/upload", files={"file": ("a.txt", b"x")}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert await admin_service.pool.fetchval("SELECT actor FROM sagas") == subject

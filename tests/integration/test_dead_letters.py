@@ -539,7 +539,7 @@ async def test_letters_are_listed_shown_redriven_and_dropped_from_the_command_li
         code, out, err = await dlq_verb(url, "list")
         assert code == 0, err
         assert "undecodable" in out
-        assert "Отчёт [bold]\\x1b[31m.pdf" in out
+        assert "Отчёт [bold]\\u001b[31m.pdf" in out
         assert "231 open, 0 resolved" in out
 
         code, out, _ = await dlq_verb(url, "show", "events/3/0", "--json")

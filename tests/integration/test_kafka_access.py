@@ -46,7 +46,14 @@ from producer_admin.publisher import ShardPublisher
 from runtime.acls import Acl, Process, _binding, _configuration, acls, ensure_acls
 from runtime.brokers import Brokers
 from runtime.health import NotReadyError
-from runtime.kafka import admin_client, group_consumer, idempotent_producer, plain_consumer, transactional_producer
+from runtime.kafka import (
+    admin_client,
+    all_partitions,
+    group_consumer,
+    idempotent_producer,
+    plain_consumer,
+    transactional_producer,
+)
 from runtime.topics import ensure_topics
 from runtime.whole_topic import whole_topic
 from schemas.events import FileEvent
@@ -260,6 +267,7 @@ async def begin_transactions(transactional_id: str, brokers: Brokers) -> None:
 
 
 async def consume(topic: str, brokers: Brokers) -> None:
+    await all_partitions(brokers, topic)  # of a topic that it may not describe, the consumer only says so in the log
     async with plain_consumer(brokers) as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         await consumer.getmany(timeout_ms=10_000)

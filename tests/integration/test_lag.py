@@ -197,7 +197,7 @@ class LoadingAdmin:
     """A coordinator that has just begun: for a moment it knows of no group."""
 
     async def describe_topics(self, _topics: list[str]) -> list[dict[str, Any]]:
-        return [{"partitions": [0]}]
+        return [{"error_code": 0, "partitions": [0]}]
 
     async def describe_consumer_groups(self, groups: list[str]) -> list[Any]:
         return [SimpleNamespace(groups=[(GroupLoadInProgressError.errno, groups[0], "", "", "", [])])]

@@ -181,9 +181,10 @@ async def test_every_error_is_documented_as_a_problem(api: Client) -> None:
     }
     problem = {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     errors = {place: {status for status in found if status >= "400"} for place, found in operations.items()}
+    of_any = {"400", "401", "403", "408", "413", "414", "421", "429", "431"}  # runtime.http documents them
     assert all(found[status]["content"] == problem for place, found in operations.items() for status in errors[place])
     one = "/api/v1/admin/rebuild/{job_id}"
-    assert errors == {
+    assert {place: found - of_any for place, found in errors.items()} == {
         ("/api/v1/admin/rebuild", "post"): {"409", "422", "503"},
         ("/api/v1/admin/rebuild", "get"): {"422", "503"},
         ("/api/v1/admin/rebuild/previous", "delete"): {"409", "422", "503"},
@@ -422,7 +423,7 @@ async def test_a_job_is_started_shown_paused_resumed_and_cancelled_from_the_comm
     assert (job.rows_per_second, job.force, job.requested_by) == (900, True, "Оля")
 
     code, out, err = await verb(url, "--status")
-    assert (code, "queued" in out, "Оля" in out, "[bold]\\x1b[31m" in out, "\x1b" in out) == (
+    assert (code, "queued" in out, "Оля" in out, "[bold]\\u001b[31m" in out, "\x1b" in out) == (
         0,
         True,
         True,

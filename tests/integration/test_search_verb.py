@@ -52,7 +52,7 @@ async def test_hits_are_shown_with_sizes_and_moments_for_people(query_pool: asyn
     result = await verb(url, "отчет")
     assert result.exit_code == 0, result.stderr
     assert "Search отчет: 1 found" in result.stdout
-    assert "Отчёт [bold]\\x1b[31m&.pdf" in result.stdout
+    assert "Отчёт [bold]\\u001b[31m&.pdf" in result.stdout
     assert "1.5 MiB  application/pdf" in result.stdout
     assert f"{MOMENT.astimezone():%Y-%m-%d %H:%M}" in result.stdout
     assert "Итоги года: отчёт #срочно #отчеты" in result.stdout
@@ -61,7 +61,7 @@ async def test_hits_are_shown_with_sizes_and_moments_for_people(query_pool: asyn
 
 def test_marks_of_the_api_become_colours_and_nothing_else_does() -> None:
     text = marked("a &lt;mark&gt; <mark>b &amp; c</mark> [red]d\x1b[31m")
-    assert text.plain == "a <mark> b & c [red]d\\x1b[31m"
+    assert text.plain == "a <mark> b & c [red]d\\u001b[31m"
     assert [(text.plain[span.start : span.end], span.style) for span in text.spans if span.style] == [("b & c", MARK)]
 
 

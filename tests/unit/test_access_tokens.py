@@ -1,6 +1,7 @@
 """Which tokens are believed: by which keys, for what they say, when."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +104,10 @@ def test_a_token_or_a_key_without_a_name_is_tried_with_all() -> None:
         ({"exp": int(NOW) - 30}, "expired"),
         ({"exp": "2030"}, "exp is not a number"),
         ({"exp": True}, "exp is not a number"),
+        ({"exp": math.nan}, "exp is not a number"),
+        ({"exp": math.inf}, "exp is not a number"),
+        ({"exp": 10**400}, "exp is not a number"),
+        ({"nbf": math.nan}, "nbf is not a number"),
         ({"nbf": int(NOW) + 31}, "not valid yet"),
         ({"iat": int(NOW) + 31}, "not valid yet"),
         ({"nbf": []}, "nbf is not a number"),
@@ -137,6 +142,7 @@ def test_clocks_may_differ_by_the_leeway_and_audiences_may_be_many(changes: dict
     ("changes", "scopes"),
     [
         ({"scope": "files:read  openid"}, {"files:read", "openid"}),
+        ({"scope": "files:read\u2003sync:admin"}, {"files:read\u2003sync:admin"}),
         ({"scope": None, "scp": ["files:read", "sync:admin", 5]}, {"files:read", "sync:admin"}),
         ({"scope": None, "scp": "files:read files:write"}, {"files:read", "files:write"}),
         ({"scope": None}, set()),

@@ -1,6 +1,7 @@
 """What a server takes of a client before any application sees it, spoken over real sockets."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,19 +16,21 @@ from runtime.process import http_server
 from tests.waiting import eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 PIECES = 400
 PIECE = b"x" * 65_536
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers /large with PIECES pieces, and all else with the length of the body."""
+    """Answers /large with PIECES pieces, and all else with the length of the body; it reads none of /refused."""
     large = scope["path"] == "/large"
-    size, more = 0, not large
+    size, more = 0, scope["path"] == "/"
     while more:
         message = await receive()
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+    names = b" ".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-names", names)]})
     for _ in range(PIECES if large else 0):
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})
     await send({"type": "http.response.body", "body": str(size).encode()})
@@ -173,6 +176,50 @@ async def test_a_request_is_not_cut_however_long_its_body_takes(monkeypatch: pyt
                 await client.send(b"x")
             status, _, body = await client.answer()
             assert (status, b"4" in body) == (200, True)
+
+
+async def test_a_trailer_is_no_header_however_early_it_comes() -> None:
+    """Else a client behind a trusted proxy said X-Forwarded-For itself."""
+    async with serving() as port, connected(port) as client:
+        await client.send(CHUNKED + b"1\r\na\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n")
+        assert (await client.answer())[1]["x-names"] == "host transfer-encoding"
+        await client.send(GET, b"\r\n")
+        assert (await client.answer())[0] == 200
+
+
+@pytest.mark.parametrize("path", [b"/", b"/refused"])
+async def test_a_trailer_without_end_is_not_kept(path: bytes) -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(CHUNKED.replace(b"/", path, 1), b"1\r\na\r\n0\r\nX: ")
+        async with asyncio.timeout(connections.HEAD_SECONDS / 2):
+            with contextlib.suppress(ConnectionError):
+                await client.send(*(b"x" * 10_000 for _ in range(100)))
+            await client.ended()
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 28", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+async def test_no_body_is_taken_for_a_request_where_another_protocol_is_asked_for(
+    protocol: bytes, length: bytes
+) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
+    async with serving() as port, connected(port) as client:
+        await client.send(GET + upgrade + b"\r\n")
+        assert (await client.answer())[0] == 200
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\n" + upgrade + length + b"\r\n\r\n")
+        assert "Upgrade" in problem(await client.answer())["detail"]
+        with contextlib.suppress(ConnectionError):
+            await client.send(GET, b"\r\n")
+        assert await client.ended() == b""
+
+
+async def test_nothing_is_taken_for_a_body_that_was_refused_before_it_was_sent() -> None:
+    """Else what a proxy sends for somebody else on the same connection would be."""
+    async with serving() as port, connected(port) as client:
+        await client.send(b"POST /refused HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 30\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.ended() == b""
 
 
 async def test_one_connection_too_many_is_told_so_and_the_others_go_on() -> None:

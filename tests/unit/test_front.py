@@ -58,7 +58,7 @@ def made(**settings: Any) -> FastAPI:
 @asynccontextmanager
 async def client_of(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -170,13 +170,24 @@ async def test_cors_is_open_to_the_listed_origins_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://app.evil.example", "http://[", "http://app:1"]
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[", "http://localhost:1"]
 )
 async def test_a_page_of_another_site_changes_nothing(origin: str) -> None:
     """A form of any page can be sent here without asking: its browser only hides the answer."""
     async with client_of(made()) as client:
         problem(await client.post("/body", content=b"x", headers={"Origin": origin}), 403)
-        assert (await client.post("/body", content=b"x", headers={"Origin": "http://app"})).status_code == 200
+        assert (await client.post("/body", content=b"x", headers={"Origin": "http://localhost"})).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example:8010", "localhost.evil.example", "127.0.0.1@evil.example", "[", ""])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_without_tokens_no_page_becomes_one_of_ours_by_its_name(method: str, host: str) -> None:
+    """A page's owner can have its name lead to the loopback: its browser then takes us for the page's own site."""
+    async with client_of(made()) as client:
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        problem(await client.request(method, "/fine" if method == "GET" else "/body", headers=headers), 421)
+        for ours in ("localhost:8010", "127.0.0.1", "[::1]:8010"):
+            assert (await client.get("/fine", headers={"Host": ours})).status_code == 200
 
 
 async def test_a_body_that_is_too_large_is_refused_where_it_would_fill_memory() -> None:
@@ -192,7 +203,7 @@ async def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(front, "PATIENCE_SECONDS", 0.3)
     async with served(made()) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".encode())
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n".encode())
         answered = asyncio.ensure_future(reader.readline())
         # Each byte comes soon after the last, and all are as good as none.
         while not answered.done():
@@ -221,7 +232,7 @@ def test_what_may_be_answered_before_a_route_is_asked_is_documented_for_every_ro
     for path in made().openapi()["paths"].values():
         for method, operation in path.items():
             answers = operation["responses"]
-            assert answers.keys() >= {"400", "408", "414", "429", "431", "503"}
+            assert answers.keys() >= {"400", "408", "414", "421", "429", "431", "503"}
             assert ("403" in answers) == (method == "post")
             assert {one for status in ("408", "429") for one in answers[status]["content"]} == {
                 "application/problem+json"

@@ -133,8 +133,16 @@ async def test_keys_outlive_an_outage_of_the_issuer_for_a_day_and_no_longer(issu
 
 @pytest.mark.parametrize(
     ("keys", "trouble"),
-    [(b"<html>", "PEM"), (b"[]", "PEM"), (b" " * (MOST_BYTES + 1), "more than"), (b'{"keys": []}', "no key")],
-    ids=["page", "list", "flood", "empty"],
+    [
+        (b"<html>", "PEM"),
+        (b"[]", "PEM"),
+        (b" " * (MOST_BYTES + 1), "more than"),
+        (b'{"keys": []}', "no key"),
+        (b'{"keys": [{"kty": "RSA", "key_ops": null}]}', "no key"),
+        (b'{"keys": [{"kty": "RSA", "alg": "none"}]}', "no key"),
+        (b'{"keys": ' + b"[" * 100_000, "recursion"),
+    ],
+    ids=["page", "list", "flood", "empty", "no operations", "no algorithm", "nested"],
 )
 async def test_what_is_no_key_set_is_told_of_and_lets_nobody_in(issuer: Issuer, keys: bytes, trouble: str) -> None:
     issuer.keys = keys
