@@ -68,6 +68,7 @@ def http_server(app: Any, host: str, port: int, *, max_connections: int = 100, t
             uvicorn.Config(
                 app,
                 http=BoundedConnection,
+                ws="none",  # a library for it, if one came in, would take connections out of their bounds
                 limit_concurrency=max_connections + 1,
                 proxy_headers=bool(trusted_proxies),
                 forwarded_allow_ips=trusted_proxies,
