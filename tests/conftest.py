@@ -1,5 +1,6 @@
 """One real broker and one real Postgres for the session; a topic and a database for each test that needs its own."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="Where Kafka and Postgres come from: package registries, or Docker images.",
     )
+
+
+def pytest_configure() -> None:
+    # A shell has its background jobs ignore Ctrl-C, and all that they start; some tests are about it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_a_value_of_another_kind_or_name_is_refused(helm: Helm, tmp_path: Path) 
         "adminApi/replicas",
         "adminApi/ingress/host",
         "adminApi/settings",
-        "queryApi/settings/SEARCH_TIMEOUT_SECONDS",
+        "queryApi/settings/SEARCH_TIMEOUT_SECONDS",  # pragma: allowlist secret
         "queryProjector",
         "storage/elementUrl",
         "storage/volume/accessMode",
