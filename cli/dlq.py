@@ -31,7 +31,7 @@ Position = Annotated[
 Reason = Annotated[str | None, typer.Option(help="Letters with this reason.", show_default=False)]
 Error = Annotated[str | None, typer.Option(help="Letters with this class of exception.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All letters that are open.")]
-Actor = Annotated[str | None, typer.Option(help="Who does it, for the audit log. [default: you]", show_default=False)]
+Actor = Annotated[str | None, typer.Option(help="Who does it, for the audit log.", show_default="you")]
 
 dlq = typer.Typer(
     no_args_is_help=True,

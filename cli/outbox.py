@@ -82,7 +82,9 @@ def requeue(
     file_ids: Annotated[list[UUID] | None, typer.Argument(metavar="FILE_ID...", show_default=False)] = None,
     *,
     since: Annotated[str | None, typer.Option(metavar="MOMENT", help="What was sent from here on; ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="MOMENT", help="And before this one. [default: now]")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="MOMENT", help="And before this one.", show_default="now")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:

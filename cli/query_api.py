@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     import httpx
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="Of the Query API. [default: the running stack's]", show_default=False)
-]
+Url = Annotated[str | None, typer.Option(metavar="URL", help="Of the Query API.", show_default="the running stack's")]
 
 TIMEOUT_SECONDS: Final = 300
 """A redrive reads all letters from its cursor on, and each may ask the Admin API."""

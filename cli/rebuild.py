@@ -36,9 +36,7 @@ def rebuild(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     url: Url = None,
-    actor: Annotated[
-        str | None, typer.Option(help="Who does it, for the record. [default: you]", show_default=False)
-    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Who does it, for the record.", show_default="you")] = None,
     *,
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous generation instead.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Swap even if parity speaks against it.")] = False,

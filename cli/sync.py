@@ -34,7 +34,7 @@ MEANINGS: Final = {
 NO_WORKER: Final = "Nobody runs comparisons. Start one: python -m consumer_query maintenance (`artstore up` does)."
 COME_BACK: Final = "The comparison goes on; `artstore sync reports` shows how it ended."
 
-Actor = Annotated[str | None, typer.Option(help="Who asks, for the record. [default: you]", show_default=False)]
+Actor = Annotated[str | None, typer.Option(help="Who asks, for the record.", show_default="you")]
 
 sync = typer.Typer(
     no_args_is_help=True,

@@ -16,7 +16,7 @@ User = Annotated[str | None, typer.Option(metavar="USER", help="As Kafka names i
 @topics.command()
 def ensure(
     replication_factor: Annotated[
-        int | None, typer.Option(min=1, help="Copies of each partition. [default: 3, or all brokers if fewer]")
+        int | None, typer.Option(min=1, help="Copies of each partition.", show_default="3, or all brokers if fewer")
     ] = None,
     *,
     acls: Annotated[

@@ -56,7 +56,9 @@ def roles(
     ] = None,
     passwords: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Has a file named like each user. [default: USER_PASSWORD]"),
+        typer.Option(
+            exists=True, file_okay=False, help="Has a file named like each user.", show_default="USER_PASSWORD"
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements, run none.")] = False,
 ) -> None:

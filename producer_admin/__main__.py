@@ -46,7 +46,9 @@ def roles(
     ] = None,
     passwords: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Has a file named like each user. [default: USER_PASSWORD]"),
+        typer.Option(
+            exists=True, file_okay=False, help="Has a file named like each user.", show_default="USER_PASSWORD"
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements, run none.")] = False,
 ) -> None:
@@ -81,7 +83,7 @@ def backfill(
     storage_element: Annotated[
         str | None, typer.Option(metavar="ID", help="The registered storage element that holds all of these files.")
     ] = None,
-    table: Annotated[str | None, typer.Option(help="The older system's table. [default: file_metadata]")] = None,
+    table: Annotated[str | None, typer.Option(help="The older system's table.", show_default="file_metadata")] = None,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one transaction.")] = 1_000,
     outbox_limit: Annotated[
         int, typer.Option(min=0, help="Wait for the relay while more events than this are unsent; 0 never waits.")
@@ -143,7 +145,8 @@ def republish(
 def scrub(
     *,
     element: Annotated[
-        str | None, typer.Option(metavar="ID", help="This storage element alone. [default: all that are not offline]")
+        str | None,
+        typer.Option(metavar="ID", help="This storage element alone.", show_default="all that are not offline"),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read every object and compare its SHA-256.")] = False,
     reclaim: Annotated[
