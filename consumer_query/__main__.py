@@ -1,9 +1,8 @@
 """One process a verb: `python -m consumer_query api`, `projector`, `maintenance`, `migrate` or `roles`."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
+
+from runtime.role_options import DryRun, Logins, Passwords
 
 verbs = typer.Typer(no_args_is_help=True, help="The Query module: search, and the cache behind it.")
 
@@ -49,19 +48,7 @@ def migrate() -> None:
 
 
 @verbs.command()
-def roles(
-    *,
-    login: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE=USER", help="Make this user too, a member of that role.")
-    ] = None,
-    passwords: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Has a file named like each user.", show_default="USER_PASSWORD"
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements, run none.")] = False,
-) -> None:
+def roles(*, login: Logins = None, passwords: Passwords = None, dry_run: DryRun = False) -> None:
     """Make the roles that the processes need in Postgres, and grant each what it needs. Safe to run again.
 
     The database's URL is to be a superuser's, or that of its owner who can make roles. See docs/postgres-access.md.

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from consumer_query.errors import AdminAwayError, CannotCompareError, DeadLettersAwayError
 from consumer_query.reconcile import Listed, Page, Truth
 from runtime.http import pass_on
-from runtime.service_token import ServiceToken
+from runtime.service_token import ServiceToken, open_service_token
+from runtime.settings import ServiceTokenSettings
 from runtime.tokens import TokenError
 from schemas.digests import MOST_FILES, Range, Span, Sum
 from schemas.sync_views import DigestsAnswer, DigestsAsked, FilesAnswer, FilesAsked, RangeView, SpanView
@@ -126,6 +127,11 @@ class AdminClient:
         except httpx.HTTPError as error:
             raise AdminAwayError(f"The Admin API does not answer: {type(error).__name__} {error}".rstrip()) from error
         return answer
+
+
+def open_admin_client(admin_url: str | None, settings: ServiceTokenSettings) -> AdminClient | None:
+    """A client that shows what the settings want to be shown; None where nobody said where the Admin API is."""
+    return AdminClient(admin_url, open_service_token(settings)) if admin_url else None
 
 
 class AdminSide:

@@ -10,7 +10,7 @@ import asyncpg
 from fastapi import FastAPI
 
 from consumer_query import metrics, read_model
-from consumer_query.admin_client import AdminClient
+from consumer_query.admin_client import open_admin_client
 from consumer_query.api import files_router
 from consumer_query.dead_letter_log import DeadLetterLog
 from consumer_query.dead_letters_api import Desk, dead_letters_router
@@ -32,7 +32,6 @@ from runtime.http import answer_with_problems, identify_requests
 from runtime.metrics import tell_only
 from runtime.postgres import AWAY, make_pool
 from runtime.process import collect_seldom, http_server, run_process
-from runtime.service_token import open_service_token
 from runtime.settings import HttpSettings
 from runtime.starting import require_database
 from runtime.tracing import of_requests
@@ -130,7 +129,7 @@ async def dead_letters_desk(pool: asyncpg.Pool, settings: QueryApiSettings) -> A
     async with AsyncExitStack() as opened:
         resolutions = Resolutions(servers, topic_name(RESOLUTIONS, events))
         opened.push_async_callback(resolutions.close)
-        admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
+        admin = open_admin_client(settings.admin_api_url, settings)
         if admin is not None:
             opened.push_async_callback(admin.close)
         log = DeadLetterLog(servers, topic_name(DEAD_LETTERS, events), resolutions)
@@ -142,7 +141,7 @@ async def tracer(
     pool: asyncpg.Pool, settings: QueryApiSettings, desk: Desk | None, watch: LagWatch | None
 ) -> AsyncIterator[Tracer]:
     """What finds out how far a change of a file has come, as far as the settings say where to ask."""
-    admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
+    admin = open_admin_client(settings.admin_api_url, settings)
     letters = None if desk is None else desk.log
     made = Tracer(pool, settings.file_events_topic, settings.brokers, admin, letters, watch)
     try:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consumer_query.dead_letter_log import Brief, DeadLetterLog, Group, Listed, Selection, told
@@ -19,7 +19,7 @@ from consumer_query.redrive import Done, Order, Redrive
 from consumer_query.resolutions import Action, Status
 from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
-from runtime.http import PROBLEM_RESPONSE, header_text
+from runtime.http import PROBLEM_RESPONSE, ActorHeader, header_text
 
 MAX_LIMIT: Final = 500
 ANONYMOUS: Final = "anonymous"
@@ -164,9 +164,7 @@ class ActionAnswer(BaseModel):
 
 
 async def _actor(
-    x_actor: Annotated[
-        str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
-    ] = None,
+    x_actor: ActorHeader = None,
 ) -> str:
     if x_actor is None:
         return ANONYMOUS

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 
 from consumer_query import metrics, read_model
-from consumer_query.admin_client import AdminClient
+from consumer_query.admin_client import AdminClient, open_admin_client
 from consumer_query.arbiter import AdminArbiter
 from consumer_query.dead_letters import TopicDeadLetters
 from consumer_query.metrics import note_rebuild
@@ -22,7 +22,6 @@ from runtime.health import Health
 from runtime.metrics import tell_only
 from runtime.postgres import make_pool
 from runtime.process import run_process
-from runtime.service_token import open_service_token
 from runtime.starting import require_database
 from schemas.topics import DEAD_LETTERS, topic_name
 
@@ -40,7 +39,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
     # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison;
     # one to count lexemes.
     async with make_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
-        admin = AdminClient(settings.admin_api_url, open_service_token(settings)) if settings.admin_api_url else None
+        admin = open_admin_client(settings.admin_api_url, settings)
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
         keep = timedelta(hours=settings.rebuild_keep_hours)
         health = Health()

@@ -21,7 +21,7 @@ from producer_admin.saga_steps import Means, Work
 from producer_admin.upload import FORM_BYTES, RawContent, UploadForm
 from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
-from runtime.http import PROBLEM_RESPONSE, field_errors
+from runtime.http import PROBLEM_RESPONSE, ActorHeader, field_errors
 from schemas.file_view import FileView
 
 MAX_LIMIT = 500
@@ -93,9 +93,7 @@ def asked(
     if_match: Annotated[
         str | None, Header(description='Revisions that the file may have, such as "3"; else 412.')
     ] = None,
-    x_actor: Annotated[
-        str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
-    ] = None,
+    x_actor: ActorHeader = None,
 ) -> Asked:
     """Read the headers of a change."""
     return Asked(

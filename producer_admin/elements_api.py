@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,7 +23,7 @@ from producer_admin.saga_steps import ANONYMOUS
 from producer_admin.storage import open_storage
 from runtime.auth import Guarded, Scope, needs
 from runtime.errors import FieldError
-from runtime.http import PROBLEM_RESPONSE
+from runtime.http import PROBLEM_RESPONSE, ActorHeader
 
 CONTENT_PATH: Final = "/api/v1/files/{file_id}/content"
 _MAX_BIGINT: Final = 2**63 - 1
@@ -46,9 +46,7 @@ FORGET: Final = text(
 
 
 async def _actor(
-    x_actor: Annotated[
-        str | None, Header(max_length=1_200, description="Who asks, for the record. UTF-8 or percent-encoded.")
-    ] = None,
+    x_actor: ActorHeader = None,
 ) -> str:
     return ANONYMOUS if x_actor is None else read_actor(x_actor)
 

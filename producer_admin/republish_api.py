@@ -3,14 +3,14 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producer_admin.api_models import read_actor
 from producer_admin.republish import ACTOR, republish_files
 from runtime.auth import Guarded, Scope, needs
-from runtime.http import PROBLEM_RESPONSE
+from runtime.http import PROBLEM_RESPONSE, ActorHeader
 
 MOST_FILES: Final = 500
 """One page, one transaction. More is for the verb, which waits for the relay."""
@@ -55,9 +55,7 @@ def republish_router(engine: AsyncEngine) -> APIRouter:
     @needs(Scope.SYNC)
     async def republish(
         wanted: Republish,
-        x_actor: Annotated[
-            str | None, Header(max_length=1_200, description="Who asks, for the audit log. UTF-8 or percent-encoded.")
-        ] = None,
+        x_actor: ActorHeader = None,
     ) -> Republished:
         """Announce files anew, each under a raised revision, so that whoever missed one has it again."""
         actor = ACTOR if x_actor is None else read_actor(x_actor)

@@ -1,7 +1,7 @@
 """A connection holds neither memory nor a place for nothing: its requests' heads are bounded in size and in time.
 
 uvicorn bounds neither over httptools. What breaks a bound gets problem+json and its connection is closed, after the
-client had a moment to read why. Bodies are for the application: `http.BoundedBodies`.
+client had a moment to read why. Bodies are for the application: `front`.
 """
 
 import asyncio
