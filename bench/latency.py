@@ -87,6 +87,7 @@ async def measure(
         length, backlog = (seconds, rows) if number else (min(seconds, 5.0), min(rows, 20_000))
         scene = Scene(servers, settings, database, SEEDS_OF_A_ROUND * number)
         timed = {}
+        await servers.checkpoint()
         with processes(servers, settings, PROJECTOR):
             for rate in (rates.low, rates.high):
                 tell(f"{part}: {rate:g} appends/s")

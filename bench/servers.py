@@ -4,6 +4,7 @@ Both are set up as `artstore up` sets them up: Postgres flushes each commit to d
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -72,6 +73,8 @@ class Servers:
     async def checkpoint(self) -> None:
         """Bring to disk what earlier measurements left to be written, so that it is not paid for by the next."""
         await self._command("CHECKPOINT")
+        # The broker leaves it to the system.
+        await asyncio.to_thread(os.sync)
 
     async def _command(self, statement: str) -> None:
         connection = await asyncpg.connect(self.postgres.url("postgres"))

@@ -3,13 +3,16 @@
     take  →  read  →  fold  →  dead letters acknowledged  →  one transaction: rows and positions  →  offsets are due
 
 A lane owns a connection, and whole partitions for as long as one batch takes. While Postgres works for one lane, Python
-works for another, so that both cores of a small machine are used. What fails stays in its buffer and is taken again.
+works for another, so that both cores of a small machine are used; for one at a time, so that its batch is ready early
+and a fresh record waits for one slice at each turn, not for one of each lane. What fails stays in its buffer and is
+taken again.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -35,7 +38,7 @@ from schemas.codec import UnknownSchemaError
 from schemas.registry import RegistryError
 
 SLICE: Final = 20
-"""Records worked on before other lanes get their turn: about a millisecond. A fresh record needs a dozen turns."""
+"""Records worked on before the express lane gets its turn: about a millisecond. A fresh record needs a dozen turns."""
 STALE_SHARE: Final = 0.3
 """When more of a batch than this was in the rows already, the next one is compared with them first."""
 
@@ -123,6 +126,7 @@ class Lane:
         watch: called at each point
         generation: says which generation to write into; called in each transaction
         spans: told of each batch; None while nothing is traced
+        desk: the lane that has it reads or makes rows, the others of these wait; None for a lane that waits for nobody
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Lane:
         watch: Watch,
         generation: Callable[[Connection], Awaitable[int]] = hold_live,
         spans: BatchSpans | None = None,
+        desk: asyncio.Lock | None = None,
     ) -> None:
         self._topic = topic
         self._group = group
@@ -144,6 +149,7 @@ class Lane:
         self._watch = watch
         self._generation = generation
         self._spans = spans
+        self._desk: AbstractAsyncContextManager[None] = nullcontext() if desk is None else desk
         self._compare_first = False
 
     async def apply(self, connection: Connection, takes: Sequence[Take]) -> Batch:
@@ -198,51 +204,59 @@ class Lane:
         }
 
     async def _read(self, batch: Batch) -> None:
-        """Read and fold all records, in slices."""
+        """Read and fold all records, in slices; takes end before a record whose schema cannot be had."""
         for take in batch.takes:
-            for start in range(0, len(take.records), SLICE):
-                if start:
-                    await asyncio.sleep(0)
-                if not await self._read_slice(batch, take, start):
-                    break
+            place, unknown = 0, None
+            while place < len(take.records):
+                async with self._desk:
+                    place, unknown = await self._read_on(batch, take, place)
+                if unknown is None:
+                    continue
+                try:
+                    await self._reader.learn(unknown)
+                except (UnknownSchemaError, RegistryError) as error:
+                    take.cut(place)
+                    batch.held.append(Held(take, error))
             batch.records += len(take.records)
         batch.to_note = 0 if any(take.buffer.put_aside for take in batch.takes) else batch.records
         for event_type, count in batch.events.items():
             RECEIVED.labels(event_type).inc(count)
 
-    async def _read_slice(self, batch: Batch, take: Take, start: int) -> bool:
-        """Whether the take goes on behind this slice."""
-        for place in range(start, min(start + SLICE, len(take.records))):
-            record = take.records[place]
-            if id(record) in batch.stale:
-                batch.surpassed += 1
-                batch.events[SURPASSED] += 1
-                continue
-            # Nobody looks at the headers of a record that has a value.
-            headers = {} if record.value is not None else dict(record.headers)
-            try:
+    async def _read_on(self, batch: Batch, take: Take, place: int) -> tuple[int, UnknownSchemaError | None]:
+        """Read from `place` on: how far that went, and the schema that has to be learned before it goes on."""
+        for start in range(place, len(take.records), SLICE):
+            if start > place:
+                await asyncio.sleep(0)
+            for number in range(start, min(start + SLICE, len(take.records))):
                 try:
-                    state = self._reader.state_of(record.key, record.value, headers)
-                except UnknownSchemaError:
-                    state = await self._reader.read(record.key, record.value, headers)
-            except BadRecordError as error:
-                batch.refused.append(Refused(record, error.reason, error))
-            except (UnknownSchemaError, RegistryError) as error:
-                take.cut(place)
-                batch.held.append(Held(take, error))
-                return False
-            else:
-                batch.fold.offer(state, record)
-                batch.events[state.event_type] += 1
-        return True
+                    self._read_one(batch, take.records[number])
+                except UnknownSchemaError as unknown:
+                    return number, unknown
+        return len(take.records), None
+
+    def _read_one(self, batch: Batch, record: Record) -> None:
+        if id(record) in batch.stale:
+            batch.surpassed += 1
+            batch.events[SURPASSED] += 1
+            return
+        # Nobody looks at the headers of a record that has a value.
+        headers = {} if record.value is not None else dict(record.headers)
+        try:
+            state = self._reader.state_of(record.key, record.value, headers)
+        except BadRecordError as error:
+            batch.refused.append(Refused(record, error.reason, error))
+        else:
+            batch.fold.offer(state, record)
+            batch.events[state.event_type] += 1
 
     async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
         """Make rows of states, in slices."""
-        for start in range(0, len(states), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            made = map(batch.row_of, states[start : start + SLICE])
-            batch.rows += [row for row in made if row is not None]
+        async with self._desk:
+            for start in range(0, len(states), SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                made = map(batch.row_of, states[start : start + SLICE])
+                batch.rows += [row for row in made if row is not None]
 
     async def _write(self, connection: Connection, batch: Batch) -> int:
         """One transaction for all of it."""

@@ -130,6 +130,8 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         self._unseeked: dict[TopicPartition, bool] = {}
         """Partitions to seek, and whether their log was found to begin anew."""
         self._buffers: dict[TopicPartition, Buffer] = {}
+        self._desk = asyncio.Lock()
+        """Had by the one lane that works in Python; the express lane does not need it."""
         self._changed = asyncio.Event()
         """Set when lanes should look again: records came, a partition is free, a hold is over."""
         self._assignment: object | None = None
@@ -442,6 +444,7 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
             self._breaker,
             self._watch,
             spans=self._spans,
+            desk=None if express else self._desk,
         )
         waits = backoff(LONGEST_BACKOFF_SECONDS)
         while not stopping.is_set():

@@ -74,7 +74,7 @@ class RecordReader:
             raise BadRecordError(Reason.UNDECODABLE, str(error)) from error
         return _checked(key, record)
 
-    async def _learn(self, unknown: UnknownSchemaError) -> None:
+    async def learn(self, unknown: UnknownSchemaError) -> None:
         """Ask the registry for a schema.
 
         Raises:
@@ -100,7 +100,7 @@ class RecordReader:
         try:
             return self.state_of(key, value, headers)
         except UnknownSchemaError as unknown:
-            await self._learn(unknown)
+            await self.learn(unknown)
         return self.state_of(key, value, headers)
 
 
