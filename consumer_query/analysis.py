@@ -18,7 +18,7 @@ import Stemmer
 from consumer_query.errors import QueryError
 from consumer_query.stop_words import STOP_WORDS
 
-ANALYZER: Final = 3
+ANALYZER: Final = 4
 """Version of what is stored for a text. Raised with every change of it, a change of Snowball's stemmers included."""
 
 GAP: Final = 5
@@ -117,11 +117,9 @@ def _one_of_all_forms(stem: str) -> str:
 
 
 def name_term(name: str) -> str:
-    """One lexeme for the whole name as typed, whatever its case."""
-    term = "=" + unicodedata.normalize("NFKC", name).strip().lower().replace("ё", "е")
-    if len(term) > _LONGEST_LEXEME // 4 and len(term.encode()) > _LONGEST_LEXEME:
-        return "=" + hashlib.sha256(term.encode()).hexdigest()
-    return term
+    """One lexeme for the whole name as typed, whatever its case: a digest, since most are long and there only once."""
+    same = unicodedata.normalize("NFKC", name).strip().lower().replace("ё", "е")
+    return "=" + hashlib.blake2b(same.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def quoted_term(term: str) -> str:
