@@ -32,7 +32,9 @@ END: Final = 1
 _MOST_CACHED: Final = 50_000
 _LONGEST_CACHED: Final = 64
 
-_ascii_words: Final = re.compile("[A-Za-z0-9]+").finditer
+# What nearly all texts are written in. `_Mask` sees the same words, five times as slowly.
+_is_plain: Final = re.compile("[\0-\x7fА-яЁё«»–—…]*").fullmatch
+_plain_words: Final = re.compile("[A-Za-z0-9А-яЁё]+").finditer
 _masked_words: Final = re.compile("[^ ]+").finditer
 _Made = TypeVar("_Made")
 
@@ -68,7 +70,7 @@ class _Part(NamedTuple):
 
 
 class Marker:
-    """Marks in the hits of one answer what was asked for. A word is looked at once, however often it stands in them."""
+    """Marks in the hits of one answer what was asked for."""
 
     def __init__(self, lexemes: Collection[str], prefixes: Collection[str]) -> None:
         """Begin an answer.
@@ -78,8 +80,6 @@ class Marker:
             prefixes: in lower case, as `analysis.lower_words` spells them; words that begin so are marked whole
         """
         self._asked = _Asked(frozenset(lexemes), tuple(filter(None, prefixes)))
-        self._in_texts = _Remembered(self._asked.lexeme_in_text)
-        self._in_names = _Remembered(self._asked.spans_in_name)
 
     def highlighted(self, columns: Mapping[str, Any]) -> Highlights:
         """Mark the texts of a hit: its `original_filename`, `description` and `tags`."""
@@ -93,21 +93,25 @@ class Marker:
     def _spans_in_name(self, name: str) -> Iterator[_Span]:
         return (
             _Span(begin + span.begin, begin + span.end)
-            for begin, end in self._words(name)
-            for span in self._in_names[name[begin:end]]
+            for begin, end in self._candidates(name, _words(name), _IN_NAMES).values()
+            for span in self._asked.spans_in_name(name[begin:end])
         )
 
     def _spans_in_tag(self, tag: str) -> Iterator[_Span]:
-        return (_Span(begin, end) for begin, end in self._words(tag) if self._in_texts[tag[begin:end]] is not None)
-
-    def _words(self, text: str) -> list[tuple[int, int]]:
-        return _words(text) if self._asked.something else []
+        return (
+            _Span(begin, end)
+            for begin, end in self._candidates(tag, _words(tag), _IN_TEXTS).values()
+            if self._asked.lexeme_in_text(tag[begin:end]) is not None
+        )
 
     def _fragment(self, text: str) -> str:
-        looked_at, in_texts = text[:LOOKED_AT], self._in_texts
+        looked_at = text[:LOOKED_AT]
         words = _words(looked_at)
-        matches = [in_texts[looked_at[begin:end]] for begin, end in words] if self._asked.something else ()
-        found = {place: match for place, match in enumerate(matches) if match is not None}
+        matches = (
+            (place, self._asked.lexeme_in_text(looked_at[begin:end]))
+            for place, (begin, end) in self._candidates(looked_at, words, _IN_TEXTS).items()
+        )
+        found = {place: match for place, match in matches if match is not None}
         begin, end = _cut(text, words, *_densest(found))
         return (
             (CUT if begin else "")
@@ -115,28 +119,25 @@ class Marker:
             + (CUT if end < len(text) else "")
         )
 
-
-class _Remembered(dict[str, _Made]):
-    """What is made of a word, made once. It is as large as an answer at most, and goes with it."""
-
-    def __init__(self, make: Callable[[str], _Made]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, chunk: str) -> _Made:
-        self[chunk] = made = self._make(chunk)
-        return made
+    def _candidates(
+        self, text: str, words: Sequence[tuple[int, int]], found_by: "_FoundBy"
+    ) -> Mapping[int, tuple[int, int]]:
+        """Words that may match, by their places: few of an answer's hundreds have to be looked at more closely."""
+        asked = self._asked.lexemes
+        if self._asked.prefixes:
+            return dict(enumerate(words))
+        return {
+            place: word
+            for place, word in enumerate(words)
+            if not asked.isdisjoint(found_by[text[word[BEGIN] : word[END]]])
+        }
 
 
 class _Asked(NamedTuple):
     """What is looked for."""
 
-    lexemes: Collection[str]
+    lexemes: frozenset[str]
     prefixes: tuple[str, ...]
-
-    @property
-    def something(self) -> bool:
-        return bool(self.lexemes or self.prefixes)
 
     def finds(self, form: _Form) -> bool:
         return form.lexeme in self.lexemes or (bool(self.prefixes) and self.begins(form))
@@ -243,7 +244,7 @@ _MASK: Final = _Mask()
 
 def _words(text: str) -> list[tuple[int, int]]:
     """Where words stand in a text as it was written: BEGIN and END of each. Plain tuples: there are many."""
-    found = _ascii_words(text) if text.isascii() else _masked_words(text.translate(_MASK))
+    found = _plain_words(text) if _is_plain(text) else _masked_words(text.translate(_MASK))
     return [one.span() for one in found]
 
 
@@ -256,6 +257,22 @@ def _cached(make: Callable[[str], _Made]) -> Callable[[str], _Made]:
 @_cached
 def _forms(chunk: str) -> tuple[_Form, ...]:
     return tuple(_form(word) for word in split(chunk))
+
+
+class _FoundBy(dict[str, tuple[str, ...]]):
+    """The lexemes by which a word is found; of words that come again and again. Emptied when full."""
+
+    def __init__(self, make: Callable[[str], Iterable[str]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, chunk: str) -> tuple[str, ...]:
+        made = tuple(self._make(chunk))
+        if len(chunk) <= _LONGEST_CACHED:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[chunk] = made
+        return made
 
 
 def _form(word: str) -> _Form:
@@ -277,6 +294,13 @@ def _parts(chunk: str) -> tuple[_Part, ...]:
         )
     whole = _Span(0, len(chunk))
     return tuple(_Part(whole, _form(part)) for word in words for part in GEAR.split(word))
+
+
+# Stop words are lexemes in names only.
+_IN_TEXTS: Final = _FoundBy(lambda chunk: (form.lexeme for form in _forms(chunk) if form.word not in STOP_WORDS))
+_IN_NAMES: Final = _FoundBy(
+    lambda chunk: (form.lexeme for form in (*_forms(chunk), *(one.form for one in _parts(chunk))))
+)
 
 
 def _places(chunk: str, word: str) -> list[_Span] | None:

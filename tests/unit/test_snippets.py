@@ -243,3 +243,12 @@ def test_what_is_remembered_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch)
         "abcd"
     ] * 2
     assert made == 3
+
+
+def test_what_is_plain_is_split_as_everything_else_is() -> None:
+    plain = [chr(code) for code in range(0x10000) if snippets._is_plain(chr(code))]
+    assert len(plain) > 190
+    for character in plain:
+        text = f"x{character}x"
+        masked = text.translate(snippets._MASK)
+        assert snippets._words(text) == [one.span() for one in snippets._masked_words(masked)], character
