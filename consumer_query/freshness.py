@@ -1,8 +1,8 @@
 """What an answer may claim of its freshness is never more than what the projector has proven.
 
 The lag is an upper bound: all that the log held so long ago is in the rows; `freshness_beat` says of what moment. It is
-to be asked before the search it is told with. What a client has been told by the Admin module, a file's revision, can
-be waited for by itself.
+to be asked before the search it is told with looks at any file, and of the same server. What a client has been told by
+the Admin module, a file's revision, can be waited for by itself.
 """
 
 import asyncio

@@ -46,11 +46,13 @@ OF_MIGRATE: Final = {
     # A share lock asks for the right to update something; `single` can have one value only.
     "cache_generation": """
         GRANT SELECT, INSERT, UPDATE ON {name} TO artstore_query_maintain;
-        GRANT SELECT, UPDATE (single) ON {name} TO artstore_query_write
+        GRANT SELECT, UPDATE (single) ON {name} TO artstore_query_write;
+        GRANT SELECT ON {name} TO artstore_query_read
     """,
     "projector_positions": """
         GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO artstore_query_maintain;
-        GRANT SELECT, INSERT, UPDATE ON {name} TO artstore_query_write
+        GRANT SELECT, INSERT, UPDATE ON {name} TO artstore_query_write;
+        GRANT SELECT ON {name} TO artstore_query_read
     """,
     "generations": """
         GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO artstore_query_maintain;

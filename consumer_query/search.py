@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from consumer_query import vocabulary
+from consumer_query import freshness, vocabulary
 from consumer_query.asking import Asked, reworded, understand
 from consumer_query.cursors import Cursor, decoded, encoded
 from consumer_query.filters import Filters
@@ -19,6 +19,12 @@ from consumer_query.search_plan import Bounds, Plan, Sort, Statement, Way
 from runtime.postgres import NOW, Connection
 from schemas.codec import microseconds_of
 
+# All that has to be known before a file is looked at: how many files have what, and of what moment the rows are. One
+# round trip, since on an idle machine two of them take a millisecond.
+BEFORE_FILES: Final = f"""
+SELECT lexeme, files, NULL AS lag FROM ({vocabulary.COUNTS}) AS counted
+UNION ALL SELECT NULL, NULL, ({freshness.LAG})
+"""  # noqa: S608 - constants
 KEY_OF_CURSORS: Final = "SELECT key FROM search_secret"
 MOST_TRIED: Final = 3
 """Words of a query that finds nothing, each of which may be the wrong one: every try is another search."""
@@ -42,6 +48,8 @@ class SearchRequest:
     facets: bool = False
     correct: bool = True
     """Ask for the nearest known words when there is little to find."""
+    max_lag: float | None = None
+    """Seconds. Refuse to look when the rows may be further behind the log; None when that is no reason."""
 
     @property
     def asked(self) -> str:
@@ -80,6 +88,8 @@ class Page:
     lexemes: Sequence[str]
     """What the hits were found by; with what they begin, where one is the last word of a query in typing."""
     prefixes: Sequence[str]
+    lag_seconds: float | None
+    """How far the rows may be behind the log; None when that is not known."""
 
 
 class Searches:
@@ -100,6 +110,7 @@ class Searches:
 
         Raises:
             BadSearchError: the cursor is not of this question.
+            StaleIndexError: the rows may be further behind than was asked for.
             asyncpg.QueryCanceledError: it takes longer than the pool's sessions allow.
         """
         async with self._pool.acquire() as connection:
@@ -171,6 +182,8 @@ class _One:
         query = instead or request.query
         self.asked = understand(query, typing=request.typing) if query.strip() else None
         self._plan = Plan(self.asked, request.filters, request.sort, now, bounds)
+        self._share = 0.0
+        """Of the files that are walked, that should match: as far as it is known by now."""
 
     async def page(self, cursor: Cursor | None) -> Page:
         """Answer one page of this very question."""
@@ -179,22 +192,26 @@ class _One:
             *(one for choice in self._plan.terms for one in choice),
         ]
         prefix = self.asked.prefix if self.asked else None
-        counts = await vocabulary.counts(self._connection, lexemes, prefix)
-        way, share = self._plan.begin(counts, self._request.limit)
+        *known, moment = await self._connection.fetch(BEFORE_FILES, lexemes)
+        if self._request.max_lag is not None:
+            freshness.require_fresh(moment["lag"], self._request.max_lag)
+        counts = await vocabulary.counted(self._connection, known, prefix)
+        way, self._share = self._plan.begin(counts, self._request.limit)
         if self._plan.sort is Sort.RELEVANCE and (cursor is None or cursor.ranked):
-            page, way = await self._ranked(way, share, cursor)
+            page, way = await self._ranked(way, cursor)
         else:
-            page, way = await self._listed(way, share, cursor, self._request.limit)
+            page, way = await self._listed(way, cursor, self._request.limit)
+        page = replace(page, lag_seconds=moment["lag"])
         if not self._request.facets:
             return page
-        return replace(page, facets=await self._facets(way, share))
+        return replace(page, facets=await self._facets(self._plan.to_count(way, self._share)))
 
-    async def _ranked(self, way: Way, share: float, cursor: Cursor | None) -> tuple[Page, Way]:
+    async def _ranked(self, way: Way, cursor: Cursor | None) -> tuple[Page, Way]:
         """Hits that are ranked; where they do not fill the page, those behind them too."""
         limit = self._request.limit
         horizon = cursor.horizon if cursor is not None else None
         rows, way, found = await self._found(
-            way, lambda way: self._plan.ranked_page(way, share, cursor, limit + 1), may_widen=horizon is None
+            way, lambda way: self._plan.ranked_page(way, self._share, cursor, limit + 1), may_widen=horizon is None
         )
         facts = rows[0]
         hits = [row for row in rows if row["file_id"] is not None]
@@ -215,15 +232,17 @@ class _One:
             page = self._answer(hits[:limit], found, seen, following)
         else:
             behind = replace(behind, seen=seen + len(hits))
-            rest, _ = await self._listed(way, share, behind, limit - len(hits))
+            rest, _ = await self._listed(way, behind, limit - len(hits))
             page = self._answer([*hits, *rest.hits], found, seen, None)
             page = replace(page, next_cursor=rest.next_cursor, total=max(page.total, rest.total))
         return replace(page, ranked=facts["ranked"], ranked_all=horizon is None), way
 
-    async def _listed(self, way: Way, share: float, cursor: Cursor | None, limit: int) -> tuple[Page, Way]:
+    async def _listed(self, way: Way, cursor: Cursor | None, limit: int) -> tuple[Page, Way]:
         """Hits in an order of their own, or those behind the ranked ones, where recent months are of no use."""
         way = Way.MANY if way is Way.RECENT else way
-        rows, way, found = await self._found(way, lambda way: self._plan.listed_page(way, share, cursor, limit + 1))
+        rows, way, found = await self._found(
+            way, lambda way: self._plan.listed_page(way, self._share, cursor, limit + 1)
+        )
         hits = [row for row in rows if row["file_id"] is not None]
         at = cursor or Cursor((), 0)
         following = None
@@ -236,8 +255,8 @@ class _One:
             following = replace(at, after=after, ranked=False, seen=at.seen + limit)
         return self._answer(hits[:limit], found, at.seen, following), way
 
-    async def _facets(self, way: Way, share: float) -> Facets:
-        rows, _, found = await self._found(way, lambda way: self._plan.facets(way, share))
+    async def _facets(self, way: Way) -> Facets:
+        rows, _, found = await self._found(way, lambda way: self._plan.facets(way, self._share))
         values: dict[str, list[tuple[str, int]]] = {}
         for row in sorted(rows, key=lambda row: (-row["count"], row["value"])):
             values.setdefault(row["facet"], []).append((row["value"], row["count"]))
@@ -247,6 +266,7 @@ class _One:
         self, way: Way, statement: Callable[[Way], Statement], *, may_widen: bool = False
     ) -> tuple[Sequence[Any], Way, _Found]:
         """Rows, found in the way that has come to its end, and which it was."""
+        may_walk_on = True
         while True:
             asked = statement(way)
             rows = await self._connection.fetch(asked.sql, *asked.arguments)
@@ -265,7 +285,12 @@ class _One:
                 walked = await self._connection.fetchval(asked.walk.sql, *asked.walk.arguments)
                 if walked < asked.walk.bound:
                     return rows, way, _Found(hits, all_of_them=True)
-                way = Way.ALL
+                shown = self._plan.walked_short(hits, walked, asked.wanted) if may_walk_on else None
+                may_walk_on = False
+                if shown is None:
+                    way = Way.ALL
+                else:
+                    self._share = shown
             else:
                 return rows, way, _Found(hits, all_of_them=way is not Way.MANY)
 
@@ -284,6 +309,7 @@ class _One:
             facets=None,
             lexemes=self.asked.lexemes if self.asked is not None else (),
             prefixes=() if prefix is None else (prefix,),
+            lag_seconds=None,
         )
 
     def _encoded(self, cursor: Cursor | None) -> str | None:

@@ -135,7 +135,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
             return await searches.page(request)
 
     async def answer(asked: SearchAsked) -> Response:
-        lag = await _fresh_enough(desk, asked)
+        await _visible(desk, asked)
         begun = time.perf_counter()
         page = await page_of(asked.request())
         searched = _milliseconds_since(begun)
@@ -151,7 +151,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
             corrected_to=page.corrected_to,
             did_you_mean=page.did_you_mean,
             facets=None if page.facets is None else FacetsView.of(page.facets),
-            lag_seconds=lag,
+            lag_seconds=page.lag_seconds,
             took_ms=_milliseconds_since(begun),
         )
         return _as_json(made, {"Server-Timing": f"search;dur={searched}"})
@@ -185,7 +185,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
         When something goes wrong on the way, the connection breaks off: only an answer that ends in order is whole.
         In CSV an apostrophe stands before what a spreadsheet would take for a formula.
         """
-        await _fresh_enough(desk, asked)
+        await _visible(desk, asked)
         request = asked.request()
         first = await page_of(request)
         as_csv = asked.format == "csv"
@@ -195,7 +195,7 @@ def search_router(desk: SearchDesk) -> APIRouter:
             return view.model_dump(mode="json") | {"content_url": desk.content_url(view.file_id)}
 
         async def next_page(cursor: str) -> Page:
-            return await page_of(replace(request, cursor=cursor))
+            return await page_of(replace(request, cursor=cursor, max_lag=None))
 
         return StreamingResponse(
             export.exported(export.pages(first, next_page), row_of, as_csv=as_csv),
@@ -239,11 +239,7 @@ def _hit(hit: Mapping[str, Any], marker: Marker, desk: SearchDesk) -> Hit:
     return Hit.model_validate({**hit, "highlights": marked._asdict(), "content_url": desk.content_url(hit["file_id"])})
 
 
-async def _fresh_enough(desk: SearchDesk, asked: Fresh) -> float | None:
-    """Wait as long as was asked for, and refuse what is not fresh enough: the lag in seconds, None when unknown."""
+async def _visible(desk: SearchDesk, asked: Fresh) -> None:
+    """Wait for the changes that were named, as long as was asked for."""
     if tokens := asked.tokens():
         await freshness.wait_for(desk.pool, tokens, asked.wait_seconds())
-    lag = await freshness.lag_seconds(desk.pool)
-    if (most := asked.max_lag_seconds()) is not None:
-        freshness.require_fresh(lag, most)
-    return lag

@@ -182,6 +182,7 @@ class SearchAsked(Fresh, Paged, Selected):
             typing=self.typing,
             facets=self.facets,
             correct=self.correct,
+            max_lag=self.max_lag_seconds(),
         )
 
 
@@ -219,7 +220,12 @@ class ExportAsked(Fresh, Selected):
     def request(self) -> SearchRequest:
         """The first page of it."""
         return SearchRequest(
-            query=self.query, filters=self.filters(), sort=Sort.NEWEST, limit=EXPORT_PAGE, correct=False
+            query=self.query,
+            filters=self.filters(),
+            sort=Sort.NEWEST,
+            limit=EXPORT_PAGE,
+            correct=False,
+            max_lag=self.max_lag_seconds(),
         )
 
 

@@ -6,7 +6,8 @@
     ALL     the index gives all hits, however many: when those of a common word lie where the walk has not come
 
 A wrong estimate costs time and no hit: RECENT ones that are too few are looked for in more months, as many as what was
-found tells, and then are FEW; FEW that are too many are MANY, MANY that are not found are ALL.
+found tells, and then are FEW; FEW that are too many are MANY; a walk that has not met enough of MANY goes on once, as
+far as what it met tells, and then they are ALL.
 Statements are put together here, values in, text and arguments out.
 """
 
@@ -285,6 +286,9 @@ class Plan:
         """Ranges that the index is asked for, all of them where nothing is said here; the row decides in any case."""
         self._since = ""
         self._wanted = 0
+        self._files = 0
+        self._collecting = math.inf
+        """Microseconds in which the index gives all hits; without end when there should be too many."""
         self._known_months: Mapping[str, int] = {}
         """Files by the month in which they were created, where hits may be."""
         self.sort = Sort.NEWEST if asked is None and sort is Sort.RELEVANCE else sort
@@ -310,7 +314,10 @@ class Plan:
         found = share_of(self._asked, self._values, counts) * counts.files
         collected = self._worth_asking(found, self._narrowest_time(counts), counts)
         self._asking[Way.FEW] = self._asking[Way.ALL] = collected.classes
+        self._files = counts.files
         hits = share * counts.files
+        if hits <= self.bounds.few:
+            self._collecting = collected.cost
         if not hits or (hits <= self.bounds.always_few and collected.cost <= self.bounds.counting):
             return Way.FEW, share
         # The newest files are within each range of times that has no end, and a walk begins at the end of creation.
@@ -318,9 +325,7 @@ class Plan:
         met = share if self._filters.updated_before is not None else share_of(self._asked, others, counts)
         wanted = self._wanted = self.bounds.ranked if self.sort is Sort.RELEVANCE else limit
         self._known_months = self._months(counts)
-        ways = {Way.MANY: wanted / met * self._order.walking}
-        if hits <= self.bounds.few:
-            ways[Way.FEW] = collected.cost
+        ways = {Way.MANY: wanted / met * self._order.walking, Way.FEW: self._collecting}
         if self.sort is Sort.RELEVANCE and (month := _month_with(_RECENT * wanted / met, self._known_months)):
             classes = [one for one in self._classes if not _is_of_times(one)]
             left = math.prod(_share_of_any(one, counts) for one in classes)
@@ -343,6 +348,22 @@ class Plan:
             return False
         self._since = month
         return True
+
+    def walked_short(self, hits: int, walked: int, wanted: int) -> float | None:
+        """What a walk that has met too few hits says of the share of the files that match.
+
+        Returns:
+            None when it is shorter to ask the index for all hits than to walk as far as that takes.
+        """
+        share = max(hits, 1) / walked
+        further = self.bounds.walked(share, wanted)
+        shorter = further * self._order.walking < share * self._files * self.bounds.collecting
+        return share if shorter and further > walked else None
+
+    def to_count(self, way: Way, share: float) -> Way:
+        """The way to as many hits as facets are counted of, which are more than a page that is not ranked needs."""
+        walking = self.bounds.ranked / share * _NEWEST.walking if share > 0 else math.inf
+        return Way.FEW if way is Way.MANY and self._collecting < walking else way
 
     def _worth_asking(self, hits: float, classes: Sequence[tuple[str, ...]], counts: Counts) -> _Asking:
         """Which ranges leave so few of these hits that it is worth looking for them in the lists of their classes."""

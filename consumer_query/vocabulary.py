@@ -8,7 +8,7 @@ for long, and no lock on what projectors and swaps need. Every word gets in; of 
 files, checksums) only what many files have, so that the table grows with the language and not with the files.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -144,6 +144,11 @@ async def counts(connection: Connection, lexemes: Collection[str], prefix: str |
         prefix: of lexemes that are to be added up
     """
     rows = await connection.fetch(COUNTS, list(lexemes))
+    return await counted(connection, rows, prefix)
+
+
+async def counted(connection: Connection, rows: Iterable[asyncpg.Record], prefix: str | None) -> Counts:
+    """The same of the rows that COUNTS has found."""
     found = {row["lexeme"]: row["files"] for row in rows}
     files = found.pop(None, 0)
     begun = 0 if prefix is None else await files_beginning_with(connection, prefix)

@@ -119,3 +119,26 @@ def test_a_cursor_comes_back_as_it_was_given_and_only_with_its_question() -> Non
     for key, asked, other in ((b"other", "question", text), (b"key", "another", text), (b"key", "question", text[:-4])):
         with pytest.raises(BadSearchError):
             decoded(other, key, asked)
+
+
+@pytest.mark.parametrize(
+    ("hits", "shown"),
+    [
+        # Nearly enough: a little further costs less than to bring all hits.
+        (280, 280 / 15_000),
+        # So few that the index gives all of them in less time.
+        (3, None),
+        (0, None),
+    ],
+)
+def test_a_walk_that_fell_short_goes_on_where_that_is_shorter(hits: int, shown: float | None) -> None:
+    plan, way = planned("table", Filters(), Counts(3_000_000, {}, 120_000, MONTHS), typing=True)
+    assert way is Way.MANY
+    assert plan.walked_short(hits, 15_000, 300) == shown
+
+
+@pytest.mark.parametrize(("tagged", "way"), [(10_000, Way.FEW), (300_000, Way.MANY)])
+def test_facets_go_by_the_index_where_their_walk_would_be_longer_than_that_of_the_page(tagged: int, way: Way) -> None:
+    plan = Plan(None, Filters(tags=("rare",)), Sort.RELEVANCE, NOW, Bounds())
+    of_page, share = plan.begin(Counts(3_000_000, {"tag:rare": tagged}, 0, MONTHS), 20)
+    assert (of_page, plan.to_count(of_page, share)) == (Way.MANY, way)
