@@ -69,6 +69,10 @@ class Batch:
     """What became of the records that a lane took."""
 
     takes: Sequence[Take]
+    take: int = 0
+    """Which of them is being read."""
+    place: int = 0
+    """How many records of it have been."""
     fold: Fold[Record] = field(default_factory=Fold)
     stale: set[int] = field(default_factory=set)
     """Records that need not be read, by identity: a generation has their files at their revisions or beyond."""
@@ -164,9 +168,7 @@ class Lane:
         began = 0 if self._spans is None else time.time_ns()
         if self._compare_first:
             await self._compare(connection, batch)
-        await self._read(batch)
-        newest = batch.fold.newest()
-        await self._make_rows(batch, newest)
+        newest = await self._prepare(batch)
         self._watch(Point.PREPARED)
         # Before the transaction, whose locks would wait for Kafka; only what Postgres refuses has to go within it.
         await self._put_aside(batch)
@@ -203,36 +205,43 @@ class Lane:
             if claim is not None and claim[1] <= known.get(claim[0], 0)
         }
 
-    async def _read(self, batch: Batch) -> None:
-        """Read and fold all records, in slices; takes end before a record whose schema cannot be had."""
-        for take in batch.takes:
-            place, unknown = 0, None
-            while place < len(take.records):
-                async with self._desk:
-                    place, unknown = await self._read_on(batch, take, place)
-                if unknown is None:
-                    continue
-                try:
-                    await self._reader.learn(unknown)
-                except (UnknownSchemaError, RegistryError) as error:
-                    take.cut(place)
-                    batch.held.append(Held(take, error))
+    async def _prepare(self, batch: Batch) -> Sequence[FileState]:
+        """Read and fold all records, and make rows of the newest states, which are returned.
+
+        Takes end before a record whose schema cannot be had. The desk is kept until the rows are made, but for asking
+        a registry.
+        """
+        while True:
+            async with self._desk:
+                if (unknown := await self._read(batch)) is None:
+                    newest = batch.fold.newest()
+                    await self._make_rows(batch, newest)
+                    return newest
+            try:
+                await self._reader.learn(unknown)
+            except (UnknownSchemaError, RegistryError) as error:
+                take = batch.takes[batch.take]
+                take.cut(batch.place)
+                batch.held.append(Held(take, error))
+
+    async def _read(self, batch: Batch) -> UnknownSchemaError | None:
+        """Read on, in slices: the schema that has to be learned before it goes further, if any."""
+        while batch.take < len(batch.takes):
+            take = batch.takes[batch.take]
+            while batch.place < len(take.records):
+                for record in take.records[batch.place : batch.place + SLICE]:
+                    try:
+                        self._read_one(batch, record)
+                    except UnknownSchemaError as unknown:
+                        return unknown
+                    batch.place += 1
+                await asyncio.sleep(0)
             batch.records += len(take.records)
+            batch.take, batch.place = batch.take + 1, 0
         batch.to_note = 0 if any(take.buffer.put_aside for take in batch.takes) else batch.records
         for event_type, count in batch.events.items():
             RECEIVED.labels(event_type).inc(count)
-
-    async def _read_on(self, batch: Batch, take: Take, place: int) -> tuple[int, UnknownSchemaError | None]:
-        """Read from `place` on: how far that went, and the schema that has to be learned before it goes on."""
-        for start in range(place, len(take.records), SLICE):
-            if start > place:
-                await asyncio.sleep(0)
-            for number in range(start, min(start + SLICE, len(take.records))):
-                try:
-                    self._read_one(batch, take.records[number])
-                except UnknownSchemaError as unknown:
-                    return number, unknown
-        return len(take.records), None
+        return None
 
     def _read_one(self, batch: Batch, record: Record) -> None:
         if id(record) in batch.stale:
@@ -251,12 +260,11 @@ class Lane:
 
     async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
         """Make rows of states, in slices."""
-        async with self._desk:
-            for start in range(0, len(states), SLICE):
-                if start:
-                    await asyncio.sleep(0)
-                made = map(batch.row_of, states[start : start + SLICE])
-                batch.rows += [row for row in made if row is not None]
+        for start in range(0, len(states), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            made = map(batch.row_of, states[start : start + SLICE])
+            batch.rows += [row for row in made if row is not None]
 
     async def _write(self, connection: Connection, batch: Batch) -> int:
         """One transaction for all of it."""

@@ -123,6 +123,8 @@ class Searches:
             page = replace(await one.page(cursor), corrected_to=instead)
             if cursor is not None or not request.correct or one.asked is None or page.total >= LITTLE:
                 return page
+            # What is fresh enough for the question is so for all that it may have meant.
+            request = replace(request, max_lag=None)
             async for meant in _meant(connection, one.asked, request.query, nothing=not page.total):
                 corrected = await _One(connection, key, self._bounds, request, now, meant).page(None)
                 if corrected.total <= page.total:
@@ -192,16 +194,18 @@ class _One:
             *(one for choice in self._plan.terms for one in choice),
         ]
         prefix = self.asked.prefix if self.asked else None
-        *known, moment = await self._connection.fetch(BEFORE_FILES, lexemes)
+        rows = await self._connection.fetch(BEFORE_FILES, lexemes)
+        known = [row for row in rows if row["files"] is not None]
+        [lag] = [row["lag"] for row in rows if row["files"] is None]
         if self._request.max_lag is not None:
-            freshness.require_fresh(moment["lag"], self._request.max_lag)
+            freshness.require_fresh(lag, self._request.max_lag)
         counts = await vocabulary.counted(self._connection, known, prefix)
         way, self._share = self._plan.begin(counts, self._request.limit)
         if self._plan.sort is Sort.RELEVANCE and (cursor is None or cursor.ranked):
             page, way = await self._ranked(way, cursor)
         else:
             page, way = await self._listed(way, cursor, self._request.limit)
-        page = replace(page, lag_seconds=moment["lag"])
+        page = replace(page, lag_seconds=lag)
         if not self._request.facets:
             return page
         return replace(page, facets=await self._facets(self._plan.to_count(way, self._share)))
@@ -273,6 +277,7 @@ class _One:
             hits: int = rows[0]["found"] if rows else 0
             if way in (Way.FEW, Way.RECENT) and hits > self._plan.bounds.few:
                 way = Way.MANY
+                self._plan.too_many()
             elif way is Way.RECENT:
                 if hits >= asked.wanted:
                     return rows, way, _Found(hits, all_of_them=False)

@@ -360,6 +360,10 @@ class Plan:
         shorter = further * self._order.walking < share * self._files * self.bounds.collecting
         return share if shorter and further > walked else None
 
+    def too_many(self) -> None:
+        """Take note that the index gave more hits than are collected."""
+        self._collecting = math.inf
+
     def to_count(self, way: Way, share: float) -> Way:
         """The way to as many hits as facets are counted of, which are more than a page that is not ranked needs."""
         walking = self.bounds.ranked / share * _NEWEST.walking if share > 0 else math.inf

@@ -126,6 +126,8 @@ class Marker:
         asked = self._asked.lexemes
         if self._asked.prefixes:
             return dict(enumerate(words))
+        if not asked:
+            return {}
         return {
             place: word
             for place, word in enumerate(words)

@@ -16,8 +16,6 @@ from typing import Any, Final
 from schemas.codec import moment_of
 
 _is_usual: Final = re.compile("sha256:[0-9a-f]{64}").fullmatch
-_CHECKSUM_DIGITS: Final = 32
-_CHECKSUM_END: Final = len("sha256:") + _CHECKSUM_DIGITS
 _LONGEST: Final = 200
 """Bytes. What is longer is found by its digest."""
 _MOST_CACHED: Final = 50_000
@@ -59,8 +57,8 @@ def term(kind: Kind, value: str) -> str:
 
 
 def checksum_term(value: str) -> str:
-    """Of a digest, with or without its algorithm's name: of the first 128 bits, in which nobody makes two alike."""
-    return term(Kind.CHECKSUM, value.rpartition(":")[2])[: len(Kind.CHECKSUM) + 1 + _CHECKSUM_DIGITS]
+    """Of a digest, with or without the name of its algorithm."""
+    return term(Kind.CHECKSUM, value.rpartition(":")[2])
 
 
 def size_class(size: int) -> int:
@@ -119,7 +117,7 @@ def terms_of(columns: Mapping[str, Any]) -> list[bytes]:
         *_UPLOADERS[columns["created_by_username"]],
         *_ELEMENTS[columns["storage_element_id"]],
         # What `term` would make of those that are as they should be, which all are.
-        b"sum:%b\0" % checksum[7:_CHECKSUM_END].encode() if _is_usual(checksum) else _ended(checksum_term(checksum)),
+        b"sum:%b\0" % checksum[7:].encode() if _is_usual(checksum) else _ended(checksum_term(checksum)),
         _SIZES[size_class(columns["file_size"])],
         _MADE[columns["created_at"] // _DAY],
         _MONTHS[columns["updated_at"] // _DAY],

@@ -89,12 +89,12 @@ async def test_terms_of_few_values_are_counted_and_numbers_names_and_checksums_o
         "by:ivanov": 66,
         "2024": 30,
         name_term("scan.pdf"): 30,
-        "sum:" + "a1b2c3d4" * 4: 65,
+        "sum:" + "a1b2c3d4" * 8: 65,
     }
     assert {one: found[one] for one in expected} == expected
     assert name_term("scan 7 of 2024.pdf") not in found
     assert not {"7", "77", name_term("copy 77")} & found.keys()
-    assert "sum:" + "f" * 32 not in found
+    assert "sum:" + "f" * 64 not in found
 
 
 async def test_deleted_files_are_not_counted_and_what_no_file_has_any_more_is_forgotten(
