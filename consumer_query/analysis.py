@@ -55,8 +55,28 @@ _RUSSIAN: Final = Stemmer.Stemmer("russian", 0).stemWord
 _ENGLISH: Final = Stemmer.Stemmer("english", 0).stemWord
 
 
+_Made = TypeVar("_Made")
+
+
 class TooManyWordsError(QueryError, ValueError):
     """A file's texts have more different words than a tsvector can hold: 1 MiB with their positions."""
+
+
+class Remembered(dict[str, _Made], Generic[_Made]):
+    """What is made of texts that come again and again, which have no more than 64 characters; emptied when full."""
+
+    def __init__(self, make: Callable[[str], _Made], *, of_numbers: bool = True) -> None:
+        super().__init__()
+        self._make = make
+        self._of_numbers = of_numbers
+
+    def __missing__(self, text: str) -> _Made:
+        made = self._make(text)
+        if len(text) <= _LONGEST_CACHED and (self._of_numbers or not _has_digits(text)):
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[text] = made
+        return made
 
 
 class _Letters(dict[int, str | None]):
@@ -268,26 +288,6 @@ def _ended(word: str) -> bytes:
     return lexeme(word).encode() + _END
 
 
-_Made = TypeVar("_Made")
-
-
-class _Cache(dict[str, _Made], Generic[_Made]):
-    """Lexemes of the texts that come again and again; emptied when full."""
-
-    def __init__(self, make: Callable[[str], _Made], *, of_numbers: bool = True) -> None:
-        super().__init__()
-        self._make = make
-        self._of_numbers = of_numbers
-
-    def __missing__(self, text: str) -> _Made:
-        made = self._make(text)
-        if len(text) <= _LONGEST_CACHED and (self._of_numbers or not _has_digits(text)):
-            if len(self) >= _MOST_CACHED:
-                self.clear()
-            self[text] = made
-        return made
-
-
 _END: Final = b"\0"
 _NO_PLACE: Final = b"\0\0"
 _COUNTS: Final = [count.to_bytes(2, "big") for count in range(_MOST_POSITIONS + 1)]
@@ -298,8 +298,8 @@ _PLACES: Final = {
     for bits, weight in enumerate("DCBA")
 }
 _LAST_PLACES: Final = frozenset(places[-1][2:] for places in _PLACES.values())
-_TEXTS: Final = _Cache(_text_lexemes)
+_TEXTS: Final = Remembered(_text_lexemes)
 # Numbers in the names of files hardly ever come again; in the names of people they do.
-_NAMES: Final = _Cache(_names_and_parts, of_numbers=False)
-_PEOPLE: Final = _Cache(_names_and_parts)
-_NAME_WORDS: Final = _Cache(_name_word)
+_NAMES: Final = Remembered(_names_and_parts, of_numbers=False)
+_PEOPLE: Final = Remembered(_names_and_parts)
+_NAME_WORDS: Final = Remembered(_name_word)

@@ -229,13 +229,14 @@ class Lane:
         while batch.take < len(batch.takes):
             take = batch.takes[batch.take]
             while batch.place < len(take.records):
+                if batch.place:
+                    await asyncio.sleep(0)
                 for record in take.records[batch.place : batch.place + SLICE]:
                     try:
                         self._read_one(batch, record)
                     except UnknownSchemaError as unknown:
                         return unknown
                     batch.place += 1
-                await asyncio.sleep(0)
             batch.records += len(take.records)
             batch.take, batch.place = batch.take + 1, 0
         batch.to_note = 0 if any(take.buffer.put_aside for take in batch.takes) else batch.records

@@ -8,13 +8,12 @@ piece, with … where it was cut. Everything but the marks is escaped, so that n
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
-from consumer_query.analysis import GEAR, lexeme, split
+from consumer_query.analysis import GEAR, Remembered, lexeme, split
 from consumer_query.stop_words import STOP_WORDS
 
 FRAGMENT_WORDS: Final = 30
@@ -29,14 +28,10 @@ CUT: Final = "…"
 BEGIN: Final = 0
 END: Final = 1
 
-_MOST_CACHED: Final = 50_000
-_LONGEST_CACHED: Final = 64
-
 # What nearly all texts are written in. `_Mask` sees the same words, five times as slowly.
 _is_plain: Final = re.compile("[\0-\x7fА-яЁё«»–—…]*").fullmatch
 _plain_words: Final = re.compile("[A-Za-z0-9А-яЁё]+").finditer
 _masked_words: Final = re.compile("[^ ]+").finditer
-_Made = TypeVar("_Made")
 
 
 class Highlights(NamedTuple):
@@ -120,7 +115,7 @@ class Marker:
         )
 
     def _candidates(
-        self, text: str, words: Sequence[tuple[int, int]], found_by: "_FoundBy"
+        self, text: str, words: Sequence[tuple[int, int]], found_by: Remembered[tuple[str, ...]]
     ) -> Mapping[int, tuple[int, int]]:
         """Words that may match, by their places: few of an answer's hundreds have to be looked at more closely."""
         asked = self._asked.lexemes
@@ -150,17 +145,17 @@ class _Asked(NamedTuple):
 
     def lexeme_in_text(self, chunk: str) -> str | None:
         """By which a word of a tag or a description matches. Of these, stop words are not in the index."""
-        for form in _forms(chunk):
+        for form in _FORMS[chunk]:
             if self.finds(form) and form.word not in STOP_WORDS:
                 return form.lexeme
         return None
 
     def spans_in_name(self, chunk: str) -> tuple[_Span, ...]:
         """What matches of a word of a name, counted from the word's beginning."""
-        forms = _forms(chunk)
+        forms = _FORMS[chunk]
         if any(form.lexeme in self.lexemes for form in forms):
             return (_Span(0, len(chunk)),)
-        if parts := tuple(part.span for part in _parts(chunk) if self.finds(part.form)):
+        if parts := tuple(part.span for part in _PARTS[chunk] if self.finds(part.form)):
             return parts
         return (_Span(0, len(chunk)),) if any(map(self.begins, forms)) else ()
 
@@ -250,39 +245,11 @@ def _words(text: str) -> list[tuple[int, int]]:
     return [one.span() for one in found]
 
 
-def _cached(make: Callable[[str], _Made]) -> Callable[[str], _Made]:
-    """Remember what is made of words that come again and again."""
-    remembered = lru_cache(_MOST_CACHED)(make)
-    return lambda chunk: remembered(chunk) if len(chunk) <= _LONGEST_CACHED else make(chunk)
-
-
-@_cached
-def _forms(chunk: str) -> tuple[_Form, ...]:
-    return tuple(_form(word) for word in split(chunk))
-
-
-class _FoundBy(dict[str, tuple[str, ...]]):
-    """The lexemes by which a word is found; of words that come again and again. Emptied when full."""
-
-    def __init__(self, make: Callable[[str], Iterable[str]]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, chunk: str) -> tuple[str, ...]:
-        made = tuple(self._make(chunk))
-        if len(chunk) <= _LONGEST_CACHED:
-            if len(self) >= _MOST_CACHED:
-                self.clear()
-            self[chunk] = made
-        return made
-
-
 def _form(word: str) -> _Form:
     lower = word.lower()
     return _Form(lower, lexeme(lower))
 
 
-@_cached
 def _parts(chunk: str) -> tuple[_Part, ...]:
     """The parts of a name's word; all of it stands for a part of which it cannot be told where it is."""
     words = split(chunk)
@@ -298,10 +265,12 @@ def _parts(chunk: str) -> tuple[_Part, ...]:
     return tuple(_Part(whole, _form(part)) for word in words for part in GEAR.split(word))
 
 
-# Stop words are lexemes in names only.
-_IN_TEXTS: Final = _FoundBy(lambda chunk: (form.lexeme for form in _forms(chunk) if form.word not in STOP_WORDS))
-_IN_NAMES: Final = _FoundBy(
-    lambda chunk: (form.lexeme for form in (*_forms(chunk), *(one.form for one in _parts(chunk))))
+_FORMS: Final = Remembered(lambda chunk: tuple(map(_form, split(chunk))))
+_PARTS: Final = Remembered(_parts)
+# The lexemes by which a word is found. Stop words are lexemes in names only.
+_IN_TEXTS: Final = Remembered(lambda chunk: tuple(one.lexeme for one in _FORMS[chunk] if one.word not in STOP_WORDS))
+_IN_NAMES: Final = Remembered(
+    lambda chunk: tuple(one.lexeme for one in (*_FORMS[chunk], *(part.form for part in _PARTS[chunk])))
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from consumer_query import analysis
 from consumer_query.analysis import (
     ANALYZER,
+    Remembered,
     TooManyWordsError,
     lexeme,
     lower_words,
@@ -203,3 +204,14 @@ def test_caches_do_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> No
         search_vector(f"a{number:x} {number} {long}.txt", (f"tag {number}",), f"t{number} {long}", f"u{number}", long)
         assert all(len(cache) <= 100 for cache in caches)
     assert max(len(text) for cache in caches for text in cache) <= 64
+
+
+def test_what_is_remembered_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(analysis, "_LONGEST_CACHED", 3)
+    monkeypatch.setattr(analysis, "_MOST_CACHED", 2)
+    remembered = Remembered[None](made.append)
+    for text in ("abc", "abc", "abcd", "abcd", "def", "ghi", "abc"):
+        _ = remembered[text]
+    assert made == ["abc", "abcd", "abcd", "def", "ghi", "abc"]
+    assert len(remembered) <= 2

@@ -229,22 +229,6 @@ def test_a_huge_description_costs_no_more_than_what_is_looked_at() -> None:
     assert "<mark>" not in of_text("word " * LOOKED_AT + "договор", "договор")
 
 
-def test_what_is_remembered_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = 0
-
-    def make(chunk: str) -> str:
-        nonlocal made
-        made += 1
-        return chunk
-
-    monkeypatch.setattr(snippets, "_LONGEST_CACHED", 3)
-    remembering = snippets._cached(make)
-    assert [remembering("abc"), remembering("abc"), remembering("abcd"), remembering("abcd")] == ["abc"] * 2 + [
-        "abcd"
-    ] * 2
-    assert made == 3
-
-
 def test_what_is_plain_is_split_as_everything_else_is() -> None:
     plain = [chr(code) for code in range(0x10000) if snippets._is_plain(chr(code))]
     assert len(plain) > 190
