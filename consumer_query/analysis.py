@@ -138,8 +138,12 @@ def _one_of_all_forms(stem: str) -> str:
 
 def name_term(name: str) -> str:
     """One lexeme for the whole name as typed, whatever its case: a digest, since most are long and there only once."""
-    same = unicodedata.normalize("NFKC", name).strip().lower().replace("ё", "е")
-    return "=" + hashlib.blake2b(same.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    return "=" + hashlib.blake2b(one_spelling(name).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def one_spelling(text: str) -> str:
+    """What people type as the same in one spelling, for texts that are compared whole."""
+    return unicodedata.normalize("NFKC", text).strip().lower().replace("ё", "е")
 
 
 def quoted_term(term: str) -> str:

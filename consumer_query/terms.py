@@ -6,13 +6,13 @@ projector more than all of these. What is a range is asked for by classes, and t
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Any, Final
 
+from consumer_query.analysis import one_spelling
 from schemas.codec import moment_of
 
 _is_usual: Final = re.compile("sha256:[0-9a-f]{64}").fullmatch
@@ -50,7 +50,7 @@ LAST_YEAR: Final = 2100
 
 def term(kind: Kind, value: str) -> str:
     """The lexeme of a value, whatever its case and form (Unicode NFKC)."""
-    same = unicodedata.normalize("NFKC", value).strip().lower().replace("ё", "е")
+    same = one_spelling(value)
     if len(same) > _LONGEST // 4 and len(same.encode()) > _LONGEST:
         same = hashlib.sha256(same.encode()).hexdigest()
     return f"{kind}:{same}"
