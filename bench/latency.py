@@ -176,6 +176,9 @@ class Scene:
                 async def begun() -> bool:
                     return await left() < total
 
+                async def over() -> bool:
+                    return await left() == 0
+
                 with processes(self.servers, self.settings, PROJECTOR):
                     await until(begun, VISIBLE_SECONDS)
                     enough = asyncio.Event()
@@ -183,6 +186,8 @@ class Scene:
                     late = await open_loop(append, quiet, rate, watch, enough)
                     speed = await drained
                     await until(watch.all_seen, VISIBLE_SECONDS)
+                    # Else the next scene would be beside what is left of it.
+                    await until(over, VISIBLE_SECONDS, LOOK_AT_LAG_SECONDS)
         return Timed.of(watch, late), speed
 
     async def redis_streams(self, rate: float, seconds: float) -> Timed:

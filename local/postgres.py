@@ -60,10 +60,9 @@ class EmbeddedPostgres(Server):
             "listen_addresses": LOOPBACK,
             "unix_socket_directories": "",
             "max_connections": "200",
-            # Room for the indexes of some hundred thousand files; else their pages are read and written over and over.
-            "shared_buffers": "256MB",
-            # Behind a checkpoint each page goes to the log whole; compressed, a backlog is not held up by that.
-            "wal_compression": "pglz",
+            # Room for the indexes of three million files; else their pages are read and written over and over. Taken
+            # from the system as it is used.
+            "shared_buffers": f"{min(1024, _memory_mib() // 8)}MB",
             # While the log goes to disk, what a backlog writes has room here; else its writers wait, fresh records too.
             "wal_buffers": "64MB",
             "max_wal_size": "2GB",
@@ -167,6 +166,10 @@ class EmbeddedPostgres(Server):
         finally:
             await connection.close()
         return True
+
+
+def _memory_mib() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 
 def _binaries() -> Path:
