@@ -4,18 +4,24 @@
 #
 #   docker build -t artstore/file-events:0.1.0 .
 #
-# The base needs Python 3.11 or later as `python3` and libc; the build image the same Python with its venv module.
+# The base needs Python 3.11 or later as `python3` and libc; the build image the same Python with its venv module and headers,
+# and a C compiler.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
-ARG BUILD_IMAGE=${BASE_IMAGE}
+ARG BUILD_IMAGE=python:3.12-bookworm
 
 FROM ${BUILD_IMAGE} AS build
-COPY requirements/image.lock /tmp/
-# pip stays outside of the environment that it fills, and compiles no C: wheels only. Bytecode is made here, once, and never
-# compared with its source, for the file system is read-only. What changes with our own sources comes after this layer.
+COPY requirements/image.lock requirements/native.lock /tmp/
+COPY native /tmp/native
+# pip stays outside of the environment that it fills, and so does what native/ is compiled with; all else are wheels. Bytecode is
+# made here, once, and never compared with its source, for the file system is read-only. What changes with our own sources
+# comes after this layer.
 RUN python3 -m venv /tmp/pip \
  && python3 -m venv --without-pip /opt/artstore \
  && /tmp/pip/bin/pip --python /opt/artstore/bin/python install --no-cache-dir --no-compile --require-hashes \
     --only-binary :all: -r /tmp/image.lock \
+ && /tmp/pip/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r /tmp/native.lock \
+ && /tmp/pip/bin/pip wheel --no-index --no-build-isolation --no-deps --wheel-dir /tmp/native/wheel /tmp/native \
+ && /tmp/pip/bin/pip --python /opt/artstore/bin/python install --no-index --no-deps --no-compile /tmp/native/wheel/*.whl \
  && /opt/artstore/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/artstore/lib \
  && echo /app > "$(/opt/artstore/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/artstore.pth" \
  && printf '#!/bin/sh\nexec /opt/artstore/bin/python -P -m cli "$@"\n' > /opt/artstore/bin/artstore \

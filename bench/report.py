@@ -15,6 +15,8 @@ from typing import Final, TypeVar
 
 import psutil
 
+from consumer_query.usual_rows import COMPILED
+
 Contender = TypeVar("Contender")
 
 PACKAGES: Final = (
@@ -85,7 +87,8 @@ def machine() -> Mapping[str, object]:
 
 def versions() -> Mapping[str, str]:
     """Of Python, of the libraries and of the servers."""
-    found = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    found = {"python": platform.python_version(), "rows": "compiled" if COMPILED else "in Python"}
+    found |= {name: version(name) for name in PACKAGES}
     for lock in LOCKS:
         for line in (Path(__file__).parent.parent / lock).read_text().splitlines():
             coordinates, _, number = line.split(" ")[0].rpartition(":")

@@ -17,7 +17,7 @@ INSIST: Final = "ARTSTORE_AUDIT"
 """`required`: a package that nobody was asked about fails the run."""
 _SECONDS: Final = 180
 """For the whole audit."""
-_LOCKS: Final = ("run", "dev", "image")
+_LOCKS: Final = ("run", "dev", "image", "native")
 _NAMED: Final = 3
 _PLACEHOLDERS: Final = r"^(?:[a-z$. _/-]|\{[^}]*\})+$"
 """Values of words or of fields to fill in alone, such as `password`, or the name of a secret of Kubernetes."""

@@ -141,6 +141,11 @@ def name_term(name: str) -> str:
     return "=" + hashlib.blake2b(one_spelling(name).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
+def name_lexeme(name: str) -> bytes:
+    """The above as it stands in a vector."""
+    return name_term(name).encode() + _END
+
+
 def one_spelling(text: str) -> str:
     """What people type as the same in one spelling, for texts that are compared whole."""
     return unicodedata.normalize("NFKC", text).strip().lower().replace("ё", "е")
@@ -172,7 +177,7 @@ def search_vector(
     long = len(text) > _LONG_TEXT or len(original_filename) > _LONG_TEXT or len(tags) > _FEW
     if long:
         _refuse_too_many((original_filename, *tags, text))
-    term = name_term(original_filename).encode() + _END
+    term = name_lexeme(original_filename)
     lexemes = _name_lexemes(original_filename)
     end = len(lexemes)
     places = _PLACES["A"][:end]
@@ -262,7 +267,8 @@ def _long_text_lexemes(text: str) -> list[bytes]:
     return [known[word] for word in words]
 
 
-def _text_lexemes(text: str) -> tuple[bytes, ...]:
+def text_lexemes(text: str) -> tuple[bytes, ...]:
+    """Those of a text as they stand in a vector; of a stop word nothing, in its place."""
     return tuple(map(_text_lexeme, lower_words(text)))
 
 
@@ -270,7 +276,8 @@ def _text_lexeme(word: str) -> bytes:
     return b"" if word in STOP_WORDS else _ended(word)
 
 
-def _names_and_parts(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def name_lexemes_and_parts(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Those of a name's words, stop words too, and those of the parts of words that consist of several."""
     whole: list[bytes] = []
     parts: list[bytes] = []
     for word in _ascii_words(text) if text.isascii() else split(text):
@@ -302,8 +309,8 @@ _PLACES: Final = {
     for bits, weight in enumerate("DCBA")
 }
 _LAST_PLACES: Final = frozenset(places[-1][2:] for places in _PLACES.values())
-_TEXTS: Final = Remembered(_text_lexemes)
+_TEXTS: Final = Remembered(text_lexemes)
 # Numbers in the names of files hardly ever come again; in the names of people they do.
-_NAMES: Final = Remembered(_names_and_parts, of_numbers=False)
-_PEOPLE: Final = Remembered(_names_and_parts)
+_NAMES: Final = Remembered(name_lexemes_and_parts, of_numbers=False)
+_PEOPLE: Final = Remembered(name_lexemes_and_parts)
 _NAME_WORDS: Final = Remembered(_name_word)

@@ -32,6 +32,7 @@ from consumer_query.points import Point, Watch
 from consumer_query.projection import FileState, Fold
 from consumer_query.read_model import Row, Write
 from consumer_query.records import SURPASSED, BadRecordError, Reason, RecordReader, claim_of
+from consumer_query.usual_rows import usual
 from runtime.postgres import Connection
 from runtime.tracing import BatchSpans
 from schemas.codec import UnknownSchemaError
@@ -73,7 +74,7 @@ class Batch:
     """Which of them is being read."""
     place: int = 0
     """How many records of it have been."""
-    fold: Fold[Record] = field(default_factory=Fold)
+    fold: Fold[FileState | Row, Record] = field(default_factory=Fold)
     stale: set[int] = field(default_factory=set)
     """Records that need not be read, by identity: a generation has their files at their revisions or beyond."""
     surpassed: int = 0
@@ -100,10 +101,10 @@ class Batch:
         self.refused.extend(Refused(record, reason, error) for record in origins)
         return following and self.row_of(following)
 
-    def row_of(self, state: FileState) -> Row | None:
+    def row_of(self, state: FileState | Row) -> Row | None:
         """The newest state of a file, ready to be written; states that cannot be are put aside."""
         try:
-            return read_model.row_of(state)
+            return state if isinstance(state, Row) else read_model.row_of(state)
         except BadRecordError as error:
             return self.refuse(state.file_id, error.reason, error)
 
@@ -205,7 +206,7 @@ class Lane:
             if claim is not None and claim[1] <= known.get(claim[0], 0)
         }
 
-    async def _prepare(self, batch: Batch) -> Sequence[FileState]:
+    async def _prepare(self, batch: Batch) -> Sequence[FileState | Row]:
         """Read and fold all records, and make rows of the newest states, which are returned.
 
         Takes end before a record whose schema cannot be had. The desk is kept until the rows are made, but for asking
@@ -249,6 +250,10 @@ class Lane:
             batch.surpassed += 1
             batch.events[SURPASSED] += 1
             return
+        if (found := usual(record.key, record.value)) is not None:
+            batch.fold.offer(found.row, record)
+            batch.events[found.event_type] += 1
+            return
         # Nobody looks at the headers of a record that has a value.
         headers = {} if record.value is not None else dict(record.headers)
         try:
@@ -259,7 +264,7 @@ class Lane:
             batch.fold.offer(state, record)
             batch.events[state.event_type] += 1
 
-    async def _make_rows(self, batch: Batch, states: Sequence[FileState]) -> None:
+    async def _make_rows(self, batch: Batch, states: Sequence[FileState | Row]) -> None:
         """Make rows of states, in slices."""
         for start in range(0, len(states), SLICE):
             if start:

@@ -1,7 +1,21 @@
 """Of all records of a file, the one with the greatest revision is its state. Values in, values out; no I/O."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+
+class Revised(Protocol):
+    """A file at a revision."""
+
+    @property
+    def file_id(self) -> str:
+        """Canonical text: RFC 9562, lower case with hyphens."""
+
+    @property
+    def revision(self) -> int:
+        """1 or more; the greatest is the newest."""
+
+
+State = TypeVar("State", bound=Revised)
 Origin = TypeVar("Origin")
 
 
@@ -23,14 +37,14 @@ class FileState(NamedTuple):
         return bool(self.columns["deleted"])
 
 
-class Fold(Generic[Origin]):
+class Fold(Generic[State, Origin]):
     """The newest state of each file in a batch; when that one is refused, the next newest takes its place."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, tuple[FileState, Origin]] = {}
-        self._rest: dict[str, list[tuple[FileState, Origin]]] = {}
+        self._newest: dict[str, tuple[State, Origin]] = {}
+        self._rest: dict[str, list[tuple[State, Origin]]] = {}
 
-    def offer(self, state: FileState, origin: Origin) -> None:
+    def offer(self, state: State, origin: Origin) -> None:
         """Take a state in, and where it came from."""
         known = self._newest.get(state.file_id)
         if known is None:
@@ -41,14 +55,14 @@ class Fold(Generic[Origin]):
         else:
             self._rest.setdefault(state.file_id, []).append((state, origin))
 
-    def newest(self) -> list[FileState]:
+    def newest(self) -> list[State]:
         """The newest state of each file, by file id.
 
         The order is the same for every projector, so that two that write the same rows cannot deadlock.
         """
         return [self._newest[file_id][0] for file_id in sorted(self._newest)]
 
-    def refuse(self, file_id: str) -> tuple[list[Origin], FileState | None]:
+    def refuse(self, file_id: str) -> tuple[list[Origin], State | None]:
         """Leave out the newest state of a file that was offered.
 
         Returns:

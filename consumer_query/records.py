@@ -21,8 +21,8 @@ TOMBSTONE: Final = "tombstone"
 SURPASSED: Final = "surpassed"
 """Instead of what happened, of records that were not read because the rows are at their revision or beyond."""
 _FILE_ID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_EARLIEST: Final = int(datetime(1, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
-_LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000
+EARLIEST: Final = int(datetime(1, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
+LATEST: Final = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) * 1_000_000
 """Microseconds. Postgres could store later times; the APIs could not answer them."""
 LARGEST_REVISION: Final = 2**63 - 1
 
@@ -175,9 +175,9 @@ def _checked(key: bytes | None, record: dict[str, Any]) -> FileState:
         return _deleted(file_id, revision, event_type)
     expires = row["retention_expires_at"]
     if not (
-        _EARLIEST <= row["created_at"] <= _LATEST
-        and _EARLIEST <= row["updated_at"] <= _LATEST
-        and (expires is None or _EARLIEST <= expires <= _LATEST)
+        EARLIEST <= row["created_at"] <= LATEST
+        and EARLIEST <= row["updated_at"] <= LATEST
+        and (expires is None or EARLIEST <= expires <= LATEST)
     ):
         raise BadRecordError(Reason.OUT_OF_RANGE, "a time lies outside the years 1 to 9999")
     if row["file_size"] < 0:

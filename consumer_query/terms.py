@@ -110,19 +110,23 @@ def terms_of(columns: Mapping[str, Any]) -> list[bytes]:
         columns: of `FileState`, times in microseconds since 1970
     """
     expires = columns["retention_expires_at"]
-    checksum = columns["checksum"]
     return [
-        *_TYPES[columns["mime_type"]],
-        *chain.from_iterable(map(_TAGS.__getitem__, columns["tags"])),
-        *_UPLOADERS[columns["created_by_username"]],
-        *_ELEMENTS[columns["storage_element_id"]],
-        # What `term` would make of those that are as they should be, which all are.
-        b"sum:%b\0" % checksum[7:].encode() if _is_usual(checksum) else _ended(checksum_term(checksum)),
-        _SIZES[size_class(columns["file_size"])],
-        _MADE[columns["created_at"] // _DAY],
-        _MONTHS[columns["updated_at"] // _DAY],
-        _NOT_KEPT if expires is None else _YEARS[expires // _DAY],
+        *TYPES[columns["mime_type"]],
+        *chain.from_iterable(map(TAGS.__getitem__, columns["tags"])),
+        *UPLOADERS[columns["created_by_username"]],
+        *ELEMENTS[columns["storage_element_id"]],
+        checksum_lexeme(columns["checksum"]),
+        SIZES[size_class(columns["file_size"])],
+        CREATED[columns["created_at"] // _DAY],
+        UPDATED[columns["updated_at"] // _DAY],
+        NONE_KEPT if expires is None else KEPT[expires // _DAY],
     ]
+
+
+def checksum_lexeme(checksum: str) -> bytes:
+    """That of a checksum, as above."""
+    # What `term` would make of those that are as they should be, which all are.
+    return b"sum:%b\0" % checksum[7:].encode() if _is_usual(checksum) else _ended(checksum_term(checksum))
 
 
 def _ended(text: str) -> bytes:
@@ -164,12 +168,12 @@ class _Days(dict[int, bytes]):
 
 
 _DAY: Final = 86_400_000_000
-_TYPES: Final = _Terms(Kind.TYPE)
-_TAGS: Final = _Terms(Kind.TAG)
-_UPLOADERS: Final = _Terms(Kind.UPLOADER)
-_ELEMENTS: Final = _Terms(Kind.ELEMENT)
-_SIZES: Final = [_ended(term(Kind.SIZE, str(number))) for number in range(65)]
-_MADE: Final = _Days(Kind.CREATED, month_of)
-_MONTHS: Final = _Days(Kind.UPDATED, month_of)
-_YEARS: Final = _Days(Kind.KEPT, lambda moment: str(year_class(moment)))
-_NOT_KEPT: Final = _ended(term(Kind.KEPT, NOT_KEPT))
+TYPES: Final = _Terms(Kind.TYPE)
+TAGS: Final = _Terms(Kind.TAG)
+UPLOADERS: Final = _Terms(Kind.UPLOADER)
+ELEMENTS: Final = _Terms(Kind.ELEMENT)
+SIZES: Final = [_ended(term(Kind.SIZE, str(number))) for number in range(65)]
+CREATED: Final = _Days(Kind.CREATED, month_of)
+UPDATED: Final = _Days(Kind.UPDATED, month_of)
+KEPT: Final = _Days(Kind.KEPT, lambda moment: str(year_class(moment)))
+NONE_KEPT: Final = _ended(term(Kind.KEPT, NOT_KEPT))

@@ -16,8 +16,8 @@ states = st.builds(
 )
 
 
-def folded(batch: list[FileState]) -> Fold[int]:
-    fold = Fold[int]()
+def folded(batch: list[FileState]) -> Fold[FileState, int]:
+    fold = Fold[FileState, int]()
     for place, state in enumerate(batch):
         fold.offer(state, place)
     return fold

@@ -1,0 +1,598 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Byte for byte the row that Python makes of the same record, or none: what is not usual is left to Python, which decides.
+
+One pass over the record's bytes, which come from anywhere, so nothing is read beyond their end. Usual is a file that
+exists, in the newest schema, within the limits below. What words and values become is asked of `consumer_query` once
+and remembered by their UTF-8; the rules are there alone. Only what joins them is done here: Avro (Avro 1.12
+specification, "Binary encoding"), the JSON of the columns, and the tsvector (tsvectorrecv in PostgreSQL's tsvector.c).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject_Hash
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+cdef enum:
+    HEADER = 10
+    MOST_BYTES = 4000  # Of a record's value. The columns take no more than that and the names of the columns.
+    ROOM = 8192  # For the columns.
+    MOST_TAGS = 32
+    MOST_PLACES = 1000  # Those of stop words and gaps included.
+    MOST_PLACED = 140  # Words of a file, with repetitions.
+    MOST_LEXEMES = 200  # Of a file: each word at most, each tag, and a dozen values.
+    SLOTS = 512  # A power of two, more than twice the above.
+    MOST_REMEMBERED = 50_000
+    LONGEST_REMEMBERED = 128  # Bytes.
+    LONGEST_NUMBER = 64  # Digits. In a name such a word is a lexeme as it stands, and is not worth remembering.
+    D = 0
+    C = 1
+    B = 2
+    A = 3
+
+cdef int64_t DAY = 86_400_000_000
+
+
+cdef struct Text:
+    const unsigned char* at
+    Py_ssize_t size
+
+
+cdef struct Cursor:
+    const unsigned char* at
+    const unsigned char* end
+    bint bad  # Something was not as the schema has it; all that was read since means nothing.
+
+
+cdef struct Event:
+    Text event_id
+    int64_t kind
+    Text file_id
+    int64_t revision
+    Text element
+    Text name
+    Text stored
+    int64_t size
+    Text mime
+    int64_t created
+    int64_t updated
+    Text user
+    bint has_full
+    Text full
+    bint has_description
+    Text description
+    bint has_version
+    Text version
+    int tag_count
+    Text tags[MOST_TAGS]
+    Text path
+    Text checksum
+    bint has_expires
+    int64_t expires
+
+
+cdef struct Out:
+    char* at
+    bint bad  # Something would need escapes; it is not there then.
+
+
+cdef struct Lexeme:
+    PyObject* text  # Kept alive by `Words.alive`.
+    Py_hash_t hash
+    int count
+    int first
+    int last
+
+
+cdef inline int64_t read_number(Cursor* c) noexcept:
+    cdef uint64_t found = 0
+    cdef int shift = 0
+    cdef unsigned char byte
+    while c.at < c.end and shift < 64:
+        byte = c.at[0]
+        if shift == 63 and byte > 1:
+            break  # more than 64 bits
+        c.at += 1
+        found |= (<uint64_t>(byte & 127)) << shift
+        if byte < 128:
+            return <int64_t>(found >> 1) ^ -<int64_t>(found & 1)
+        shift += 7
+    c.bad = True
+    return 0
+
+
+cdef inline Text read_text(Cursor* c) noexcept:
+    cdef Text found
+    found.size = read_number(c)
+    found.at = c.at
+    if c.bad or found.size < 0 or found.size > c.end - c.at:
+        c.bad = True
+        found.size = 0
+    c.at += found.size
+    return found
+
+
+cdef inline bint read_is_there(Cursor* c) noexcept:
+    """The branch of a union with null."""
+    cdef int64_t branch = read_number(c)
+    if branch != 0 and branch != 1:
+        c.bad = True
+    return branch == 1
+
+
+cdef inline Text read_optional(Cursor* c, bint* is_there) noexcept:
+    cdef Text found = Text(c.at, 0)
+    is_there[0] = read_is_there(c)
+    return read_text(c) if is_there[0] else found
+
+
+cdef inline void put(Out* out, const char* what, Py_ssize_t size) noexcept:
+    memcpy(out.at, what, size)
+    out.at += size
+
+
+cdef inline void put_name(Out* out, bytes name) noexcept:
+    put(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+
+cdef void put_text(Out* out, Text text) noexcept:
+    """A JSON string."""
+    cdef Py_ssize_t i
+    cdef unsigned char byte
+    out.at[0] = b'"'
+    for i in range(text.size):
+        byte = text.at[i]
+        if byte < 32 or byte == b'"' or byte == b"\\":
+            out.bad = True
+            return
+        out.at[1 + i] = byte
+    out.at[1 + text.size] = b'"'
+    out.at += text.size + 2
+
+
+cdef void put_optional(Out* out, bint is_there, Text text) noexcept:
+    if is_there:
+        put_text(out, text)
+    else:
+        put(out, b"null", 4)
+
+
+cdef void put_number(Out* out, int64_t value) noexcept:
+    cdef char digits[20]
+    cdef int at = 20
+    cdef uint64_t rest = <uint64_t>value if value >= 0 else -<uint64_t>value
+    while True:
+        at -= 1
+        digits[at] = 48 + rest % 10
+        rest //= 10
+        if rest == 0:
+            break
+    if value < 0:
+        put(out, b"-", 1)
+    put(out, digits + at, 20 - at)
+
+
+cdef bint read_event(const unsigned char* at, const unsigned char* end, Event* event) noexcept:
+    """False when it does not have metadata and all else that the schema says, or more tags than are usual."""
+    cdef Cursor c = Cursor(at, end, False)
+    cdef int64_t tag_count
+    cdef int i
+    event.event_id = read_text(&c)
+    event.kind = read_number(&c)
+    read_number(&c)  # when it happened
+    event.file_id = read_text(&c)
+    event.revision = read_number(&c)
+    event.element = read_text(&c)
+    if not read_is_there(&c):
+        return False
+    event.name = read_text(&c)
+    event.stored = read_text(&c)
+    event.size = read_number(&c)
+    event.mime = read_text(&c)
+    event.created = read_number(&c)
+    event.updated = read_number(&c)
+    event.user = read_text(&c)
+    event.full = read_optional(&c, &event.has_full)
+    event.description = read_optional(&c, &event.has_description)
+    event.version = read_optional(&c, &event.has_version)
+    tag_count = read_number(&c)
+    if not 0 <= tag_count <= MOST_TAGS:
+        return False
+    event.tag_count = <int>tag_count
+    for i in range(event.tag_count):
+        event.tags[i] = read_text(&c)
+    if event.tag_count and read_number(&c) != 0:
+        return False  # in several blocks
+    event.path = read_text(&c)
+    event.checksum = read_text(&c)
+    event.has_expires = read_is_there(&c)
+    event.expires = read_number(&c) if event.has_expires else 0
+    return not c.bad and c.at == c.end
+
+
+cdef void put_columns(Out* out, const Event* event) noexcept:
+    """In the order in which Python has them."""
+    cdef int i
+    put_name(out, b'{"original_filename":')
+    put_text(out, event.name)
+    put_name(out, b',"storage_filename":')
+    put_text(out, event.stored)
+    put_name(out, b',"file_size":')
+    put_number(out, event.size)
+    put_name(out, b',"mime_type":')
+    put_text(out, event.mime)
+    put_name(out, b',"created_at":')
+    put_number(out, event.created)
+    put_name(out, b',"updated_at":')
+    put_number(out, event.updated)
+    put_name(out, b',"created_by_username":')
+    put_text(out, event.user)
+    put_name(out, b',"created_by_fullname":')
+    put_optional(out, event.has_full, event.full)
+    put_name(out, b',"description":')
+    put_optional(out, event.has_description, event.description)
+    put_name(out, b',"version":')
+    put_optional(out, event.has_version, event.version)
+    put_name(out, b',"tags":[')
+    for i in range(event.tag_count):
+        if i:
+            put(out, b",", 1)
+        put_text(out, event.tags[i])
+    put_name(out, b'],"storage_path":')
+    put_text(out, event.path)
+    put_name(out, b',"checksum":')
+    put_text(out, event.checksum)
+    put_name(out, b',"retention_expires_at":')
+    if event.has_expires:
+        put_number(out, event.expires)
+    else:
+        put(out, b"null", 4)
+    put_name(out, b',"file_id":')
+    put_text(out, event.file_id)
+    put_name(out, b',"revision":')
+    put_number(out, event.revision)
+    put_name(out, b',"deleted":false,"storage_element_id":')
+    put_text(out, event.element)
+    put(out, b"}", 1)
+
+
+cdef bint is_file_id(Text text) noexcept:
+    cdef int i
+    cdef unsigned char byte
+    if text.size != 36:
+        return False
+    for i in range(36):
+        byte = text.at[i]
+        if i == 8 or i == 13 or i == 18 or i == 23:
+            if byte != b"-":
+                return False
+        elif not (48 <= byte <= 57 or 97 <= byte <= 102):
+            return False
+    return True
+
+
+cdef inline int bits_of(int64_t size) noexcept:
+    cdef int found = 0
+    while size:
+        size >>= 1
+        found += 1
+    return found
+
+
+cdef inline bint is_space(unsigned char byte) noexcept:
+    """What str.split takes for a space, of ASCII; the rest of it stands within a word here, and its maker splits it."""
+    return byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31
+
+
+cdef inline bint joins_name(unsigned char byte) noexcept:
+    return is_space(byte) or byte == b"." or byte == b"_" or byte == b"-"
+
+
+cdef inline bytes bytes_of(Text text):
+    return PyBytes_FromStringAndSize(<const char*>text.at, text.size)
+
+
+cdef inline str str_of(Text text):
+    return PyUnicode_DecodeUTF8(<const char*>text.at, text.size, NULL)
+
+
+cdef int require_utf8(Text text) except -1:
+    cdef Py_ssize_t i
+    cdef unsigned char all_of_them = 0
+    for i in range(text.size):
+        all_of_them |= text.at[i]
+    if all_of_them >= 128:
+        str_of(text)
+    return 0
+
+
+class Remembered(dict):
+    """What is made of texts that come again and again, by their UTF-8; emptied when full."""
+
+    def __init__(self, make, of_numbers=True):
+        self.make = make
+        self.of_numbers = of_numbers
+
+    def __missing__(self, raw):
+        made = self.make(raw.decode())
+        if len(raw) <= LONGEST_REMEMBERED and (self.of_numbers or not any(48 <= byte <= 57 for byte in raw)):
+            if len(self) >= MOST_REMEMBERED:
+                self.clear()
+            self[raw] = made
+        return made
+
+
+cdef object known(object remembered, bytes raw):
+    cdef PyObject* found = PyDict_GetItem(remembered, raw)
+    return <object>found if found != NULL else remembered.__missing__(raw)
+
+
+cdef class Words:
+    """The lexemes of one file: each once, with its places, in the order in which they came."""
+
+    cdef Lexeme lexemes[MOST_LEXEMES]
+    cdef short slots[SLOTS]
+    """Which lexeme is there, from 1."""
+    cdef uint16_t places[MOST_PLACED]
+    cdef short following[MOST_PLACED]
+    """The next place of the same lexeme; -1 when there is none."""
+    cdef int many
+    cdef int placed
+    cdef Py_ssize_t size
+    cdef list alive
+
+    cdef void clear(self):
+        memset(self.slots, 0, sizeof(self.slots))
+        self.many = self.placed = 0
+        self.size = 4
+        self.alive = []
+
+    cdef Lexeme* lexeme(self, bytes text) except NULL:
+        cdef Py_hash_t hash = PyObject_Hash(text)
+        cdef unsigned int slot = <unsigned int>hash & (SLOTS - 1)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
+        cdef Lexeme* one
+        while self.slots[slot]:
+            one = &self.lexemes[self.slots[slot] - 1]
+            if one.text == <PyObject*>text or (
+                one.hash == hash
+                and PyBytes_GET_SIZE(<object>one.text) == size
+                and memcmp(PyBytes_AS_STRING(<object>one.text), PyBytes_AS_STRING(text), size) == 0
+            ):
+                return one
+            slot = (slot + 1) & (SLOTS - 1)
+        if self.many == MOST_LEXEMES:
+            raise OverflowError
+        self.alive.append(text)
+        one = &self.lexemes[self.many]
+        one[0] = Lexeme(<PyObject*>text, hash, 0, -1, -1)
+        self.many += 1
+        self.slots[slot] = self.many
+        self.size += size + 2
+        return one
+
+    cdef int place(self, bytes text, int weight, int place) except -1:
+        cdef Lexeme* one
+        if PyBytes_GET_SIZE(text) == 0:  # a stop word
+            return 0
+        if self.placed == MOST_PLACED:
+            raise OverflowError
+        one = self.lexeme(text)
+        self.places[self.placed] = <uint16_t>(weight << 14 | place)
+        self.following[self.placed] = -1
+        if one.count:
+            self.following[one.last] = self.placed
+        else:
+            one.first = self.placed
+        one.last = self.placed
+        one.count += 1
+        self.placed += 1
+        self.size += 2
+        return 0
+
+    cdef int place_all(self, tuple texts, int weight, int place) except -1:
+        """Returns the place behind them."""
+        for text in texts:
+            self.place(<bytes>text, weight, place)
+            place += 1
+        return place
+
+    cdef bytes vector(self):
+        cdef bytes found = PyBytes_FromStringAndSize(NULL, self.size)
+        cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(found)
+        cdef Lexeme* one
+        cdef Py_ssize_t size
+        cdef int i, place
+        at[0] = at[1] = 0
+        at = with_short(at + 2, self.many)
+        for i in range(self.many):
+            one = &self.lexemes[i]
+            size = PyBytes_GET_SIZE(<object>one.text)
+            memcpy(at, PyBytes_AS_STRING(<object>one.text), size)
+            at = with_short(at + size, one.count)
+            place = one.first
+            while place >= 0:
+                at = with_short(at, self.places[place])
+                place = self.following[place]
+        return found
+
+
+cdef inline unsigned char* with_short(unsigned char* at, int value) noexcept:
+    at[0] = value >> 8
+    at[1] = value & 255
+    return at + 2
+
+
+cdef class RowMaker:
+    """Makes rows of usual records.
+
+    Args:
+        header: what announces the newest schema
+        event_types: of the schema's enumeration; the last one is deletion
+        first, last: between which times lie, in microseconds since 1970
+        gap: places between two fields or tags
+        makers: `consumer_query.usual_rows.Makers`
+    """
+
+    cdef bytes header
+    cdef tuple event_types
+    cdef int64_t first, last
+    cdef int gap
+    cdef Words words
+    cdef bint busy
+    cdef object texts, names, people, types, tags, uploaders, elements
+    cdef object whole_name, checksum, sizes, created, updated, kept, not_kept
+
+    def __init__(self, bytes header, tuple event_types, int64_t first, int64_t last, int gap, makers):
+        self.header = header
+        self.event_types = event_types
+        self.first = first
+        self.last = last
+        self.gap = gap
+        self.words = Words()
+        self.texts = Remembered(makers.text)
+        self.names = Remembered(makers.name, of_numbers=False)
+        self.people = Remembered(makers.person)
+        self.types = Remembered(makers.type)
+        self.tags = Remembered(makers.tag)
+        self.uploaders = Remembered(makers.uploader)
+        self.elements = Remembered(makers.element)
+        self.whole_name = makers.whole_name
+        self.checksum = makers.checksum
+        self.sizes = makers.sizes
+        self.created = makers.created
+        self.updated = makers.updated
+        self.kept = makers.kept
+        self.not_kept = makers.not_kept
+
+    def row(self, bytes key, bytes value):
+        """File id, revision, event type, columns and search vector; None when it is not a usual record."""
+        cdef Event event
+        cdef Out out
+        cdef char columns[ROOM]
+        cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(value)
+        if not HEADER < PyBytes_GET_SIZE(value) <= MOST_BYTES:
+            return None
+        if memcmp(at, PyBytes_AS_STRING(self.header), HEADER) != 0:
+            return None
+        if not read_event(at + HEADER, at + PyBytes_GET_SIZE(value), &event) or not self._is_sound(key, &event):
+            return None
+        out.at = &columns[0]
+        out.bad = False
+        put_columns(&out, &event)
+        if out.bad or self.busy:  # another thread makes a row
+            return None
+        self.busy = True
+        try:
+            search = self._search(&event)
+        except (UnicodeDecodeError, OverflowError):
+            return None
+        finally:
+            self.busy = False
+        if search is None:
+            return None
+        return str_of(event.file_id), event.revision, self.event_types[event.kind], columns[: out.at - columns], search
+
+    cdef bint _is_sound(self, bytes key, const Event* event):
+        """What `records` asks of one."""
+        if not 0 <= event.kind < len(self.event_types) - 1 or event.revision < 1 or event.size < 0:
+            return False
+        if not is_file_id(event.file_id) or PyBytes_GET_SIZE(key) != event.file_id.size:
+            return False
+        if memcmp(PyBytes_AS_STRING(key), event.file_id.at, event.file_id.size) != 0:
+            return False
+        if not (self.first <= event.created <= self.last and self.first <= event.updated <= self.last):
+            return False
+        return not event.has_expires or self.first <= event.expires <= self.last
+
+    cdef bytes _search(self, const Event* event):
+        """None when positions beyond the usual are needed.
+
+        Raises:
+            UnicodeDecodeError: a text is no UTF-8.
+            OverflowError: more words than are usual.
+        """
+        cdef Words words = self.words
+        cdef int i, place
+        cdef bytes person
+        # Of what is not looked up below, as a whole or word by word.
+        require_utf8(event.event_id)
+        require_utf8(event.stored)
+        require_utf8(event.path)
+        if event.has_version:
+            require_utf8(event.version)
+        words.clear()
+        words.lexeme(self.whole_name(str_of(event.name)))
+        self._values(words, known(self.types, bytes_of(event.mime)))
+        for i in range(event.tag_count):
+            self._values(words, known(self.tags, bytes_of(event.tags[i])))
+        self._values(words, known(self.uploaders, bytes_of(event.user)))
+        self._values(words, known(self.elements, bytes_of(event.element)))
+        words.lexeme(self.checksum(str_of(event.checksum)))
+        words.lexeme(self.sizes[bits_of(event.size)])
+        words.lexeme(self.created[event.created // DAY])
+        words.lexeme(self.updated[event.updated // DAY])
+        words.lexeme(self.kept[event.expires // DAY] if event.has_expires else self.not_kept)
+
+        place = self._place_name(words, event.name) + self.gap
+        for i in range(event.tag_count):
+            place = words.place_all(known(self.texts, bytes_of(event.tags[i])), B, place) + self.gap
+        place += self.gap
+        person = bytes_of(event.user) + b" " + (bytes_of(event.full) if event.has_full else b"")
+        place = words.place_all(known(self.people, person), D, place) + self.gap
+        if event.has_description:
+            place = self._place_text(words, event.description, place)
+        return words.vector() if place <= MOST_PLACES else None
+
+    cdef int _values(self, Words words, tuple lexemes) except -1:
+        for one in lexemes:
+            words.lexeme(<bytes>one)
+        return 0
+
+    cdef int _place_name(self, Words words, Text name) except -1:
+        """First all words, then the parts of those that consist of several; returns the place behind them."""
+        cdef const unsigned char* end = name.at + name.size
+        cdef const unsigned char* at = name.at
+        cdef Text word
+        cdef bint is_number
+        cdef int place = 1
+        cdef list parts = []
+        cdef tuple name_word
+        while True:
+            while at < end and joins_name(at[0]):
+                at += 1
+            if at == end:
+                break
+            word.at = at
+            is_number = True
+            while at < end and not joins_name(at[0]):
+                is_number = is_number and 48 <= at[0] <= 57
+                at += 1
+            word.size = at - word.at
+            if is_number and word.size <= LONGEST_NUMBER:
+                words.place(bytes_of(word) + b"\0", A, place)
+                place += 1
+                continue
+            name_word = <tuple>known(self.names, bytes_of(word))
+            place = words.place_all(<tuple>name_word[0], A, place)
+            parts += <tuple>name_word[1]
+        if parts:
+            place = words.place_all(tuple(parts), A, place + self.gap)
+        return place
+
+    cdef int _place_text(self, Words words, Text text, int place) except -1:
+        cdef const unsigned char* end = text.at + text.size
+        cdef const unsigned char* at = text.at
+        cdef Text word
+        while True:
+            while at < end and is_space(at[0]):
+                at += 1
+            if at == end:
+                return place
+            word.at = at
+            while at < end and not is_space(at[0]):
+                at += 1
+            word.size = at - word.at
+            place = words.place_all(known(self.texts, bytes_of(word)), C, place)
