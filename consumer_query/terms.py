@@ -155,7 +155,7 @@ class _Terms(dict[str, tuple[bytes, ...]]):
 
 
 class _Days(dict[int, bytes]):
-    """Terms of days since 1970."""
+    """Terms of days since 1970; emptied when full."""
 
     def __init__(self, kind: Kind, value: Callable[[datetime], str]) -> None:
         super().__init__()
@@ -163,6 +163,8 @@ class _Days(dict[int, bytes]):
         self._value = value
 
     def __missing__(self, day: int) -> bytes:
+        if len(self) >= _MOST_CACHED:
+            self.clear()
         self[day] = made = _ended(term(self._kind, self._value(moment_of(day * _DAY))))
         return made
 

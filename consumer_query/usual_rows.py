@@ -49,11 +49,16 @@ class Usual(NamedTuple):
     event_type: str
 
 
-COMPILED: Final[bool] = RowMaker is not None
-"""Whether `usual` ever finds any."""
-_maker: Final = RowMaker and RowMaker(
-    versions()[-1].header, tuple(EVENT_TYPES.values()), EARLIEST, LATEST, analysis.GAP, Makers()
+LAYOUT: Final = 1
+"""The version of the schema that compiled code reads. Of a newer one, it would not know what records mean."""
+_newest: Final = versions()[-1]
+_maker: Final = (
+    RowMaker(_newest.header, tuple(EVENT_TYPES.values()), EARLIEST, LATEST, analysis.GAP, Makers())
+    if RowMaker is not None and _newest.number == LAYOUT
+    else None
 )
+COMPILED: Final[bool] = _maker is not None
+"""Whether `usual` ever finds any."""
 
 
 def usual(key: bytes | None, value: bytes | None) -> Usual | None:

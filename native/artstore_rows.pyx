@@ -2,7 +2,7 @@
 """Byte for byte the row that Python makes of the same record, or none: what is not usual is left to Python, which decides.
 
 One pass over the record's bytes, which come from anywhere, so nothing is read beyond their end. Usual is a file that
-exists, in the newest schema, within the limits below. What words and values become is asked of `consumer_query` once
+exists, in version 1 of the schema, within the limits below. What words and values become is asked of `consumer_query` once
 and remembered by their UTF-8; the rules are there alone. Only what joins them is done here: Avro (Avro 1.12
 specification, "Binary encoding"), the JSON of the columns, and the tsvector (tsvectorrecv in PostgreSQL's tsvector.c).
 """
@@ -26,6 +26,7 @@ cdef enum:
     SLOTS = 512  # A power of two, more than twice the above.
     MOST_REMEMBERED = 50_000
     LONGEST_REMEMBERED = 128  # Bytes.
+    MOST_MADE = 16  # Lexemes that are remembered of one text; a few characters stand for four words each.
     LONGEST_NUMBER = 64  # Digits. In a name such a word is a lexeme as it stands, and is not worth remembering.
     D = 0
     C = 1
@@ -308,6 +309,10 @@ cdef int require_utf8(Text text) except -1:
     return 0
 
 
+def lexemes_in(made):
+    return sum(lexemes_in(one) if isinstance(one, tuple) else 1 for one in made)
+
+
 class Remembered(dict):
     """What is made of texts that come again and again, by their UTF-8; emptied when full."""
 
@@ -317,7 +322,7 @@ class Remembered(dict):
 
     def __missing__(self, raw):
         made = self.make(raw.decode())
-        if len(raw) <= LONGEST_REMEMBERED and (self.of_numbers or not any(48 <= byte <= 57 for byte in raw)):
+        if len(raw) <= LONGEST_REMEMBERED and lexemes_in(made) <= MOST_MADE and (self.of_numbers or not any(48 <= byte <= 57 for byte in raw)):
             if len(self) >= MOST_REMEMBERED:
                 self.clear()
             self[raw] = made
@@ -429,7 +434,7 @@ cdef class RowMaker:
     """Makes rows of usual records.
 
     Args:
-        header: what announces the newest schema
+        header: what announces the schema
         event_types: of the schema's enumeration; the last one is deletion
         first, last: between which times lie, in microseconds since 1970
         gap: places between two fields or tags
@@ -467,7 +472,7 @@ cdef class RowMaker:
         self.kept = makers.kept
         self.not_kept = makers.not_kept
 
-    def row(self, bytes key, bytes value):
+    def row(self, bytes key not None, bytes value not None):
         """File id, revision, event type, columns and search vector; None when it is not a usual record."""
         cdef Event event
         cdef Out out

@@ -45,7 +45,10 @@ def same(event: FileEvent) -> bool:
 
 
 def test_it_was_compiled() -> None:
-    assert COMPILED, "native/ could not be compiled: a C compiler and the headers of Python are needed for the tests"
+    assert COMPILED, (
+        "Either native/ could not be compiled: a C compiler and the headers of Python are needed for the tests; "
+        "or there is a newer schema, whose layout native/artstore_rows.pyx has to learn."
+    )
 
 
 def test_where_it_could_not_be_compiled_all_is_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
