@@ -17,8 +17,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 cdef enum:
     HEADER = 10
-    MOST_BYTES = 4000  # Of a record's value. The columns take no more than that and the names of the columns.
-    ROOM = 8192  # For the columns.
+    MOST_BYTES = 4000  # Of a record's value.
+    ROOM = 9216  # For the columns: each byte of the above escaped, and the names of the columns.
     MOST_TAGS = 32
     MOST_PLACES = 1000  # Those of stop words and gaps included.
     MOST_PLACED = 140  # Words of a file, with repetitions.
@@ -76,7 +76,7 @@ cdef struct Event:
 
 cdef struct Out:
     char* at
-    bint bad  # Something would need escapes; it is not there then.
+    bint bad  # A text has a character that hardly any has, such as NUL; it is not there then.
 
 
 cdef struct Lexeme:
@@ -139,18 +139,30 @@ cdef inline void put_name(Out* out, bytes name) noexcept:
 
 
 cdef void put_text(Out* out, Text text) noexcept:
-    """A JSON string."""
+    """A JSON string (RFC 8259, section 7)."""
     cdef Py_ssize_t i
     cdef unsigned char byte
-    out.at[0] = b'"'
+    cdef char* at = out.at
+    at[0] = b'"'
+    at += 1
     for i in range(text.size):
         byte = text.at[i]
         if byte < 32 or byte == b'"' or byte == b"\\":
-            out.bad = True
-            return
-        out.at[1 + i] = byte
-    out.at[1 + text.size] = b'"'
-    out.at += text.size + 2
+            if byte == b"\n":
+                byte = b"n"
+            elif byte == b"\r":
+                byte = b"r"
+            elif byte == b"\t":
+                byte = b"t"
+            elif byte < 32:
+                out.bad = True
+                return
+            at[0] = b"\\"
+            at += 1
+        at[0] = byte
+        at += 1
+    at[0] = b'"'
+    out.at = at + 1
 
 
 cdef void put_optional(Out* out, bint is_there, Text text) noexcept:
