@@ -3,7 +3,7 @@
 import sys
 from importlib.util import find_spec, module_from_spec
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
@@ -138,7 +138,7 @@ def test_these_are_left_to_python(changes: dict[str, Any]) -> None:
     assert usual(KEY, encode(event)) is None
 
 
-@pytest.mark.parametrize("key", [None, b"", b"x", KEY.upper(), KEY + b"x", str(uuid4()).encode()])
+@pytest.mark.parametrize("key", [None, b"", b"x", KEY.upper(), KEY + b"x", KEY[:-1] + b"8"])
 def test_of_another_key_no_row_is_made(key: bytes | None) -> None:
     assert usual(key, encode(created(FILE))) is None
 
