@@ -39,7 +39,7 @@ from schemas.events import FileEvent
 from schemas.topics import DEAD_LETTERS, topic_name
 from tests.backends import Backend
 from tests.running import running
-from tests.waiting import settles
+from tests.waiting import eventually
 
 Rebuilding = Callable[[], AbstractAsyncContextManager[None]]
 Running = Callable[..., AbstractAsyncContextManager[Projector]]
@@ -110,9 +110,14 @@ class Topic:
             AIOKafkaConsumer(bootstrap_servers=self.bootstrap_servers) as uncommitted,
         ):
             consumer.assign(partitions)
-            # A commit is answered before its markers are written: wait until no transaction is open.
+            # A commit is answered before its markers are written: wait until no transaction of now is open.
             ends = await uncommitted.end_offsets(partitions)
-            await settles(lambda: consumer.end_offsets(partitions), ends)
+
+            async def are_stable() -> bool:
+                stable = await consumer.end_offsets(partitions)
+                return all(stable[one] >= ends[one] for one in partitions)
+
+            await eventually(are_stable, what=f"{ends} are stable")
             found: list[ConsumerRecord[bytes, bytes]] = []
             # Positions move over transaction markers; counting records would never come to an end.
             while any([await consumer.position(one) < ends[one] for one in partitions]):
