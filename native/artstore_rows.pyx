@@ -334,7 +334,8 @@ class Remembered(dict):
 
     def __missing__(self, raw):
         made = self.make(raw.decode())
-        if len(raw) <= LONGEST_REMEMBERED and lexemes_in(made) <= MOST_MADE and (self.of_numbers or not any(48 <= byte <= 57 for byte in raw)):
+        is_short = len(raw) <= LONGEST_REMEMBERED and lexemes_in(made) <= MOST_MADE
+        if is_short and (self.of_numbers or not any(48 <= byte <= 57 for byte in raw)):
             if len(self) >= MOST_REMEMBERED:
                 self.clear()
             self[raw] = made
@@ -350,11 +351,9 @@ cdef class Words:
     """The lexemes of one file: each once, with its places, in the order in which they came."""
 
     cdef Lexeme lexemes[MOST_LEXEMES]
-    cdef short slots[SLOTS]
-    """Which lexeme is there, from 1."""
+    cdef short slots[SLOTS]  # Which lexeme is there, from 1; 0 is none.
     cdef uint16_t places[MOST_PLACED]
-    cdef short following[MOST_PLACED]
-    """The next place of the same lexeme; -1 when there is none."""
+    cdef short following[MOST_PLACED]  # The next place of the same lexeme; -1 when there is none.
     cdef int many
     cdef int placed
     cdef Py_ssize_t size
@@ -407,6 +406,12 @@ cdef class Words:
         one.count += 1
         self.placed += 1
         self.size += 2
+        return 0
+
+    cdef int add_all(self, tuple texts) except -1:
+        """Without places."""
+        for text in texts:
+            self.lexeme(<bytes>text)
         return 0
 
     cdef int place_all(self, tuple texts, int weight, int place) except -1:
@@ -542,11 +547,11 @@ cdef class RowMaker:
             require_utf8(event.version)
         words.clear()
         words.lexeme(self.whole_name(str_of(event.name)))
-        self._values(words, known(self.types, bytes_of(event.mime)))
+        words.add_all(known(self.types, bytes_of(event.mime)))
         for i in range(event.tag_count):
-            self._values(words, known(self.tags, bytes_of(event.tags[i])))
-        self._values(words, known(self.uploaders, bytes_of(event.user)))
-        self._values(words, known(self.elements, bytes_of(event.element)))
+            words.add_all(known(self.tags, bytes_of(event.tags[i])))
+        words.add_all(known(self.uploaders, bytes_of(event.user)))
+        words.add_all(known(self.elements, bytes_of(event.element)))
         words.lexeme(self.checksum(str_of(event.checksum)))
         words.lexeme(self.sizes[bits_of(event.size)])
         words.lexeme(self.created[event.created // DAY])
@@ -562,11 +567,6 @@ cdef class RowMaker:
         if event.has_description:
             place = self._place_text(words, event.description, place)
         return words.vector() if place <= MOST_PLACES else None
-
-    cdef int _values(self, Words words, tuple lexemes) except -1:
-        for one in lexemes:
-            words.lexeme(<bytes>one)
-        return 0
 
     cdef int _place_name(self, Words words, Text name) except -1:
         """First all words, then the parts of those that consist of several; returns the place behind them."""
