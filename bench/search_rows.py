@@ -24,10 +24,11 @@ import uvloop
 
 from bench.search_words import Vocabulary, lexeme_of, vocabulary
 from bench.servers import Tell
-from consumer_query import bulk, generations, read_model
+from consumer_query import generations, read_model
 from consumer_query.analysis import lexeme, lower_words
 from consumer_query.generations import INDEXES, table_name
 from consumer_query.projection import FileState
+from consumer_query.read_model import Row, row_of
 
 CHUNK: Final = 5_000
 """Files that one process makes and copies at once."""
@@ -322,15 +323,15 @@ def _zipf(how_many: int) -> Sequence[float]:
 def _copy(database: str, generation: int, begin: int, count: int, rows: int, seed: int) -> tuple[int, Counter[str]]:
     """Make a chunk in this process and copy it: how many files it has, and by how many each lexeme is held."""
     made = list(files(begin, count, rows, seed))
-    uvloop.run(_write(database, generation, [bulk.line_of(one.state) for one in made]))
+    uvloop.run(_write(database, generation, [row_of(one.state) for one in made]))
     return counted(made)
 
 
-async def _write(database: str, generation: int, lines: Sequence[bulk.Line]) -> None:
+async def _write(database: str, generation: int, rows: Sequence[Row]) -> None:
     connection = await asyncpg.connect(database, server_settings={"synchronous_commit": "off"})
     try:
         await read_model.teach(connection)
-        await bulk.copy(connection, generation, lines)
+        await read_model.load(connection, generation, rows)
     finally:
         await connection.close()
 

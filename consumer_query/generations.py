@@ -36,6 +36,8 @@ WHERE excluded.revision > kept.revision
 """
 """The topic forgets a deletion after a while. The rows that remember it fence off what comes late."""
 
+# toast_tuple_target: a row in ten is longer than the 2 kB that there are else. Postgres would compress each one, at
+# 3 µs for the average row, and searches would undo it; what a page cannot hold goes as ever.
 TABLE: Final = """
 CREATE TABLE {table} (
     file_id uuid NOT NULL,
@@ -57,7 +59,7 @@ CREATE TABLE {table} (
     checksum text,
     retention_expires_at timestamptz,
     search tsvector
-)
+) WITH (toast_tuple_target = 8160)
 """
 PRIMARY_KEY: Final = "ALTER TABLE {table} ADD PRIMARY KEY (file_id)"
 # Every search goes through this one. `pending_list` keeps its pending list short; each writer's session says how short.

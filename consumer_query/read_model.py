@@ -3,14 +3,15 @@
 The fence is the WHERE of the upsert. Redelivery, replay, two projectors at once: the same final rows.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from consumer_query import analysis
+from consumer_query.binary_rows import array_of, record_of
 from consumer_query.faults import Fault, fault_of
 from consumer_query.generations import table_name
 from consumer_query.projection import FileState
@@ -18,33 +19,15 @@ from consumer_query.records import BadRecordError, Reason
 from consumer_query.terms import terms_of
 from runtime.postgres import Connection
 
-# One JSON array: of the ways to hand many rows to Postgres the one that costs it and the client least. Times come as
-# microseconds and words as finished tsvectors, which are cheaper to take in than to work out here.
+# One value for all rows, in the form in which Postgres keeps values: of the ways to hand many rows to it the one that
+# costs it least, few or many (docs/decisions/0029-rows-are-sent-as-values-of-a-type.md).
 LOAD: Final = """
 INSERT INTO {table} AS cached (
     file_id, revision, deleted, storage_element_id, original_filename, storage_filename, file_size, mime_type,
     created_at, updated_at, created_by_username, created_by_fullname, description, version, tags, storage_path,
     checksum, retention_expires_at, search
 )
-SELECT
-    file_id, revision, deleted, storage_element_id, original_filename, storage_filename, file_size, mime_type,
-    timestamptz 'epoch' + created_at * interval '1 microsecond',
-    timestamptz 'epoch' + updated_at * interval '1 microsecond',
-    created_by_username, created_by_fullname, description, version, tags, storage_path, checksum,
-    timestamptz 'epoch' + retention_expires_at * interval '1 microsecond', search
-FROM ROWS FROM (
-    json_to_recordset(convert_from($1, 'UTF8')::json) AS (
-        file_id uuid, revision bigint, deleted boolean, storage_element_id text, original_filename text,
-        storage_filename text, file_size bigint, mime_type text, created_at bigint, updated_at bigint,
-        created_by_username text, created_by_fullname text, description text, version text, tags text[],
-        storage_path text, checksum text, retention_expires_at bigint
-    ),
-    unnest($2::tsvector[])
-) AS incoming (
-    file_id, revision, deleted, storage_element_id, original_filename, storage_filename, file_size, mime_type,
-    created_at, updated_at, created_by_username, created_by_fullname, description, version, tags, storage_path,
-    checksum, retention_expires_at, search
-)
+SELECT * FROM unnest($1::cache_rows)
 """
 APPLY: Final = (
     LOAD
@@ -82,22 +65,16 @@ SELECT file_id, revision, storage_element_id, original_filename, storage_filenam
 FROM file_metadata_cache WHERE file_id = $1
 """
 
-_NUL: Final = rb"\u0000"
-"""As JSON writes it; also in texts that hold a backslash before these letters."""
-
 
 class Row(NamedTuple):
     """A file's state, ready to be written."""
 
     file_id: str
     revision: int
-    columns: bytes
-    """A JSON object."""
-    search: bytes | None
-    """By what it is found, as Postgres receives a tsvector; None when it is deleted."""
+    record: bytes
+    """As `binary_rows` makes it."""
 
 
-Some = TypeVar("Some")
 Write: TypeAlias = Callable[[Connection, int, Sequence[Row]], Awaitable[int]]
 """`apply` or `load`."""
 
@@ -108,25 +85,15 @@ def row_of(state: FileState) -> Row:
     Raises:
         BadRecordError: Postgres would refuse it.
     """
-    columns = columns_of(state)
-    return Row(state.file_id, state.revision, columns, None if state.deleted else search_of(state.columns))
-
-
-def columns_of(state: FileState) -> bytes:
-    """The columns of a state as APPLY takes them, a JSON object.
-
-    Raises:
-        BadRecordError: Postgres would refuse them.
-    """
-    columns = orjson.dumps(state.columns)
-    if _NUL in columns and any("\x00" in text for text in _texts(state.columns)):
-        raise BadRecordError(Reason.UNSTORABLE_TEXT, "a text holds the character NUL, which Postgres cannot store")
-    return columns
+    search = None if state.deleted else search_of(state.columns)
+    return Row(state.file_id, state.revision, record_of(state.columns, search))
 
 
 async def teach(connection: Connection) -> None:
-    """Let a connection send tsvectors as they are. Each connection that applies rows has to be taught once."""
-    await connection.set_type_codec("tsvector", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
+    """Let a connection send rows as they are. Each connection that writes rows has to be taught once."""
+    # A database that was never migrated does not know the type; whoever starts is told so by `runtime.starting`.
+    with suppress(ValueError):
+        await connection.set_builtin_type_codec("cache_rows", codec_name="bytea", format="binary")
 
 
 async def apply(connection: Connection, generation: int, rows: Sequence[Row]) -> int:
@@ -146,11 +113,8 @@ async def load(connection: Connection, generation: int, rows: Sequence[Row]) -> 
 
 
 async def write_around_bad_ones(
-    write: Callable[[Connection, int, Sequence[Some]], Awaitable[int]],
-    connection: Connection,
-    generation: int,
-    rows: Sequence[Some],
-) -> tuple[int, list[tuple[Some, asyncpg.PostgresError]]]:
+    write: Write, connection: Connection, generation: int, rows: Sequence[Row]
+) -> tuple[int, list[tuple[Row, asyncpg.PostgresError]]]:
     """Write what can be written within the caller's transaction, halving around what Postgres refuses.
 
     Returns:
@@ -171,10 +135,8 @@ async def write_around_bad_ones(
 
 
 async def _write(connection: Connection, statement: str, generation: int, rows: Sequence[Row]) -> int:
-    # As bytes: as text it would be decoded and encoded again on its way.
-    columns = b"[" + b",".join([row.columns for row in rows]) + b"]"
-    vectors = [row.search for row in rows]
-    status: str = await connection.execute(statement.format(table=table_name(generation)), columns, vectors)
+    sent = array_of([row.record for row in rows])
+    status: str = await connection.execute(statement.format(table=table_name(generation)), sent)
     return int(status.rpartition(" ")[2])
 
 
@@ -207,11 +169,3 @@ def search_of(columns: Mapping[str, Any]) -> bytes:
         )
     except analysis.TooManyWordsError as error:
         raise BadRecordError(Reason.TOO_MANY_WORDS, str(error)) from error
-
-
-def _texts(columns: Mapping[str, Any]) -> Iterator[str]:
-    for value in columns.values():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            yield from value

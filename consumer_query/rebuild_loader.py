@@ -23,18 +23,19 @@ from uuid import UUID
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from consumer_query import bulk, read_model
+from consumer_query import read_model
 from consumer_query.breaker import Breaker
 from consumer_query.buffers import Record
-from consumer_query.bulk import Line
 from consumer_query.catch_up import BeyondLive
 from consumer_query.dead_letters import DeadLetterWriter, TopicDeadLetters, letter_of
 from consumer_query.errors import QueryError
 from consumer_query.lanes import Batch, Refused, SystemicFaultError
 from consumer_query.newest import Newest
+from consumer_query.read_model import Row
 from consumer_query.rebuild_jobs import JobLostError, Wish
 from consumer_query.records import BadRecordError, RecordReader, revision_in
 from consumer_query.settings import MaintenanceSettings
+from consumer_query.usual_rows import usual
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
 from runtime.postgres import Connection, open_pool
 from runtime.process import collect_seldom
@@ -85,7 +86,7 @@ class Orders:
 class _Chunk:
     """What goes into one transaction."""
 
-    rows: list[Line]
+    rows: list[Row]
     refused: list[bytes]
     since: int
     upto: int
@@ -281,16 +282,20 @@ class _Loader:
         if not self._newest.is_newest(key, record.offset):
             return
         try:
-            state = await self._reader.read(key, record.value, dict(record.headers))
-            line = bulk.line_of(state)
+            row = await self._row_of(key, record)
         except BadRecordError:
             self._refuse(chunk, key)
             return
         # The header has decided so far; where the record says another revision, all records of the key decide.
-        if line.revision == self._newest.revision(key):
-            chunk.rows.append(line)
+        if row.revision == self._newest.revision(key):
+            chunk.rows.append(row)
         else:
             self._refuse(chunk, key)
+
+    async def _row_of(self, key: bytes, record: Record) -> Row:
+        if (found := usual(key, record.value)) is not None:
+            return found.row
+        return read_model.row_of(await self._reader.read(key, record.value, dict(record.headers)))
 
     def _refuse(self, chunk: _Chunk, key: bytes) -> None:
         self._refused.add(key)
@@ -308,7 +313,7 @@ class _Loader:
             written = 0
             if chunk.rows:
                 written, refused = await read_model.write_around_bad_ones(
-                    bulk.copy, self._connection, generation, chunk.rows
+                    read_model.load, self._connection, generation, chunk.rows
                 )
                 for row, _ in refused:
                     self._refuse(chunk, row.file_id.encode())

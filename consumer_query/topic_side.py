@@ -15,12 +15,13 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumer_query.admin_client import AdminSide
+from consumer_query.binary_rows import array_of, record_of
 from consumer_query.buffers import Record
 from consumer_query.confirm import Confirmer, Patience
 from consumer_query.findings import Findings
 from consumer_query.full_sync import compare
 from consumer_query.generations import PRIMARY_KEY, TABLE
-from consumer_query.read_model import APPLY, columns_of
+from consumer_query.read_model import APPLY
 from consumer_query.records import BadRecordError, RecordReader
 from consumer_query.sides import SECONDS, Standing, TableSide, set_up, states
 from runtime.brokers import AnyBrokers
@@ -44,7 +45,7 @@ POLL_MS: Final = 200
 
 Tell = Callable[[str], None]
 Newest = dict[str, tuple[int, bytes]]
-"""By file id: the greatest revision, and the columns of that state."""
+"""By file id: the greatest revision, and the row of that state, without what it is found by."""
 NEVER: Final = (0, b"")
 
 
@@ -127,14 +128,14 @@ class TopicSide(TableSide):
         try:
             state = await self._reader.read(record.key, record.value, dict(record.headers))
             if state.revision > newest.get(state.file_id, NEVER)[0]:
-                newest[state.file_id] = state.revision, columns_of(state)
+                newest[state.file_id] = state.revision, record_of(state.columns, None)
         except BadRecordError:
             self.unreadable += 1
 
     async def _write(self, newest: Newest) -> None:
-        if rows := [columns for _, columns in newest.values()]:
+        if newest:
             async with self._alone:
-                await self._connection.execute(WRITE, b"[" + b",".join(rows) + b"]", [None] * len(rows))
+                await self._connection.execute(WRITE, array_of([record for _, record in newest.values()]))
             self._tell(f"reading the topic: {self.records:,} records")
 
     async def _positions(self) -> Mapping[int, int]:

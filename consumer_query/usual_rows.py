@@ -53,7 +53,7 @@ LAYOUT: Final = 1
 """The version of the schema that compiled code reads. Of a newer one, it would not know what records mean."""
 _newest: Final = versions()[-1]
 _maker: Final = (
-    RowMaker(_newest.header, tuple(EVENT_TYPES.values()), EARLIEST, LATEST, analysis.GAP, Makers())
+    RowMaker(_newest.header, tuple(EVENT_TYPES.values()), EARLIEST, LATEST, analysis.GAP, Makers(), Row, Usual)
     if RowMaker is not None and _newest.number == LAYOUT
     else None
 )
@@ -61,12 +61,9 @@ COMPILED: Final[bool] = _maker is not None
 """Whether `usual` ever finds any."""
 
 
-def usual(key: bytes | None, value: bytes | None) -> Usual | None:
-    """The row of a record that is as most are; None when Python has to look at it."""
-    if _maker is None or key is None or value is None:
-        return None
-    made = _maker.row(key, value)
-    if made is None:
-        return None
-    file_id, revision, event_type, columns, search = made
-    return Usual(Row(file_id, revision, columns, search), event_type)
+def _none_is(_key: bytes | None, _value: bytes | None) -> None:
+    """What there is without compiled code."""
+
+
+usual: Final[Callable[[bytes | None, bytes | None], Usual | None]] = _maker.row if _maker is not None else _none_is
+"""The row of a record that is as most are; None when Python has to look at it."""

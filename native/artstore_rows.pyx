@@ -4,7 +4,8 @@
 One pass over the record's bytes, which come from anywhere, so nothing is read beyond their end. Usual is a file that
 exists, in version 1 of the schema, within the limits below. What words and values become is asked of `consumer_query` once
 and remembered by their UTF-8; the rules are there alone. Only what joins them is done here: Avro (Avro 1.12
-specification, "Binary encoding"), the JSON of the columns, and the tsvector (tsvectorrecv in PostgreSQL's tsvector.c).
+specification, "Binary encoding"), the row (record_recv in PostgreSQL's rowtypes.c; see `consumer_query.binary_rows`), and
+in it the tsvector (tsvectorrecv in tsvector.c).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -12,13 +13,13 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject_Hash
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport int64_t, uint16_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 cdef enum:
     HEADER = 10
     MOST_BYTES = 4000  # Of a record's value.
-    ROOM = 9216  # For the columns: each byte of the above escaped, and the names of the columns.
+    ROOM = 4608  # For the fields: the above, the type and the size of each field, and the size of each tag.
     MOST_TAGS = 32
     MOST_PLACES = 1000  # Those of stop words and gaps included.
     MOST_PLACED = 140  # Words of a file, with repetitions.
@@ -28,12 +29,21 @@ cdef enum:
     LONGEST_REMEMBERED = 128  # Bytes.
     MOST_MADE = 16  # Lexemes that are remembered of one text; a few characters stand for four words each.
     LONGEST_NUMBER = 64  # Digits. In a name such a word is a lexeme as it stands, and is not worth remembering.
+    FIELDS = 19
+    BOOL = 16  # This and the following are of pg_type.
+    LONG = 20
+    TEXT = 25
+    TEXTS = 1009
+    TIME = 1184
+    UUID = 2950
+    VECTOR = 3614
     D = 0
     C = 1
     B = 2
     A = 3
 
 cdef int64_t DAY = 86_400_000_000
+cdef int64_t EPOCH = 946_684_800_000_000  # Postgres counts from the year 2000.
 
 
 cdef struct Text:
@@ -51,6 +61,7 @@ cdef struct Event:
     Text event_id
     int64_t kind
     Text file_id
+    unsigned char uuid[16]
     int64_t revision
     Text element
     Text name
@@ -76,7 +87,7 @@ cdef struct Event:
 
 cdef struct Out:
     char* at
-    bint bad  # A text has a character that hardly any has, such as NUL; it is not there then.
+    bint bad  # A text holds NUL.
 
 
 cdef struct Lexeme:
@@ -129,62 +140,43 @@ cdef inline Text read_optional(Cursor* c, bint* is_there) noexcept:
     return read_text(c) if is_there[0] else found
 
 
-cdef inline void put(Out* out, const char* what, Py_ssize_t size) noexcept:
-    memcpy(out.at, what, size)
-    out.at += size
+cdef inline void put_int(Out* out, uint32_t value) noexcept:
+    out.at[0] = value >> 24
+    out.at[1] = value >> 16
+    out.at[2] = value >> 8
+    out.at[3] = value
+    out.at += 4
 
 
-cdef inline void put_name(Out* out, bytes name) noexcept:
-    put(out, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+cdef inline void put_field(Out* out, uint32_t type, Py_ssize_t size) noexcept:
+    """What stands before a field; -1 is NULL."""
+    put_int(out, type)
+    put_int(out, <uint32_t>size)
 
 
-cdef void put_text(Out* out, Text text) noexcept:
-    """A JSON string (RFC 8259, section 7)."""
-    cdef Py_ssize_t i
-    cdef unsigned char byte
-    cdef char* at = out.at
-    at[0] = b'"'
-    at += 1
-    for i in range(text.size):
-        byte = text.at[i]
-        if byte < 32 or byte == b'"' or byte == b"\\":
-            if byte == b"\n":
-                byte = b"n"
-            elif byte == b"\r":
-                byte = b"r"
-            elif byte == b"\t":
-                byte = b"t"
-            elif byte < 32:
-                out.bad = True
-                return
-            at[0] = b"\\"
-            at += 1
-        at[0] = byte
-        at += 1
-    at[0] = b'"'
-    out.at = at + 1
+cdef inline void put_long(Out* out, uint32_t type, int64_t value) noexcept:
+    put_field(out, type, 8)
+    put_int(out, <uint32_t>(<uint64_t>value >> 32))
+    put_int(out, <uint32_t>value)
 
 
-cdef void put_optional(Out* out, bint is_there, Text text) noexcept:
+cdef inline void put_bytes(Out* out, Text text) noexcept:
+    if memchr(text.at, 0, text.size) != NULL:
+        out.bad = True
+    memcpy(out.at, text.at, text.size)
+    out.at += text.size
+
+
+cdef inline void put_text(Out* out, Text text) noexcept:
+    put_field(out, TEXT, text.size)
+    put_bytes(out, text)
+
+
+cdef inline void put_optional(Out* out, bint is_there, Text text) noexcept:
     if is_there:
         put_text(out, text)
     else:
-        put(out, b"null", 4)
-
-
-cdef void put_number(Out* out, int64_t value) noexcept:
-    cdef char digits[20]
-    cdef int at = 20
-    cdef uint64_t rest = <uint64_t>value if value >= 0 else -<uint64_t>value
-    while True:
-        at -= 1
-        digits[at] = 48 + rest % 10
-        rest //= 10
-        if rest == 0:
-            break
-    if value < 0:
-        put(out, b"-", 1)
-    put(out, digits + at, 20 - at)
+        put_field(out, TEXT, -1)
 
 
 cdef bint read_event(const unsigned char* at, const unsigned char* end, Event* event) noexcept:
@@ -225,54 +217,53 @@ cdef bint read_event(const unsigned char* at, const unsigned char* end, Event* e
     return not c.bad and c.at == c.end
 
 
-cdef void put_columns(Out* out, const Event* event) noexcept:
-    """In the order in which Python has them."""
+cdef void put_fields(Out* out, const Event* event) noexcept:
+    """All but the search vector."""
     cdef int i
-    put_name(out, b'{"original_filename":')
-    put_text(out, event.name)
-    put_name(out, b',"storage_filename":')
-    put_text(out, event.stored)
-    put_name(out, b',"file_size":')
-    put_number(out, event.size)
-    put_name(out, b',"mime_type":')
-    put_text(out, event.mime)
-    put_name(out, b',"created_at":')
-    put_number(out, event.created)
-    put_name(out, b',"updated_at":')
-    put_number(out, event.updated)
-    put_name(out, b',"created_by_username":')
-    put_text(out, event.user)
-    put_name(out, b',"created_by_fullname":')
-    put_optional(out, event.has_full, event.full)
-    put_name(out, b',"description":')
-    put_optional(out, event.has_description, event.description)
-    put_name(out, b',"version":')
-    put_optional(out, event.has_version, event.version)
-    put_name(out, b',"tags":[')
-    for i in range(event.tag_count):
-        if i:
-            put(out, b",", 1)
-        put_text(out, event.tags[i])
-    put_name(out, b'],"storage_path":')
-    put_text(out, event.path)
-    put_name(out, b',"checksum":')
-    put_text(out, event.checksum)
-    put_name(out, b',"retention_expires_at":')
-    if event.has_expires:
-        put_number(out, event.expires)
-    else:
-        put(out, b"null", 4)
-    put_name(out, b',"file_id":')
-    put_text(out, event.file_id)
-    put_name(out, b',"revision":')
-    put_number(out, event.revision)
-    put_name(out, b',"deleted":false,"storage_element_id":')
+    cdef Py_ssize_t size = 20
+    put_int(out, FIELDS)
+    put_field(out, UUID, 16)
+    memcpy(out.at, event.uuid, 16)
+    out.at += 16
+    put_long(out, LONG, event.revision)
+    put_field(out, BOOL, 1)
+    out.at[0] = 0
+    out.at += 1
     put_text(out, event.element)
-    put(out, b"}", 1)
+    put_text(out, event.name)
+    put_text(out, event.stored)
+    put_long(out, LONG, event.size)
+    put_text(out, event.mime)
+    put_long(out, TIME, event.created - EPOCH)
+    put_long(out, TIME, event.updated - EPOCH)
+    put_text(out, event.user)
+    put_optional(out, event.has_full, event.full)
+    put_optional(out, event.has_description, event.description)
+    put_optional(out, event.has_version, event.version)
+    for i in range(event.tag_count):
+        size += 4 + event.tags[i].size
+    put_field(out, TEXTS, size if event.tag_count else 12)
+    put_int(out, 1 if event.tag_count else 0)
+    put_int(out, 0)
+    put_int(out, TEXT)
+    if event.tag_count:
+        put_int(out, event.tag_count)
+        put_int(out, 1)
+    for i in range(event.tag_count):
+        put_int(out, <uint32_t>event.tags[i].size)
+        put_bytes(out, event.tags[i])
+    put_text(out, event.path)
+    put_text(out, event.checksum)
+    if event.has_expires:
+        put_long(out, TIME, event.expires - EPOCH)
+    else:
+        put_field(out, TIME, -1)
 
 
-cdef bint is_file_id(Text text) noexcept:
+cdef bint read_file_id(Text text, unsigned char* uuid) noexcept:
+    """False when it is not in the canonical form."""
     cdef int i
+    cdef int digits = 0
     cdef unsigned char byte
     if text.size != 36:
         return False
@@ -281,8 +272,15 @@ cdef bint is_file_id(Text text) noexcept:
         if i == 8 or i == 13 or i == 18 or i == 23:
             if byte != b"-":
                 return False
-        elif not (48 <= byte <= 57 or 97 <= byte <= 102):
+            continue
+        if 48 <= byte <= 57:
+            byte -= 48
+        elif 97 <= byte <= 102:
+            byte -= 87
+        else:
             return False
+        uuid[digits >> 1] = uuid[digits >> 1] << 4 | byte
+        digits += 1
     return True
 
 
@@ -319,6 +317,9 @@ cdef int require_utf8(Text text) except -1:
     if all_of_them >= 128:
         str_of(text)
     return 0
+
+
+cdef object tuple_new = tuple.__new__  # What a named tuple does, without its own call.
 
 
 def lexemes_in(made):
@@ -421,9 +422,8 @@ cdef class Words:
             place += 1
         return place
 
-    cdef bytes vector(self):
-        cdef bytes found = PyBytes_FromStringAndSize(NULL, self.size)
-        cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(found)
+    cdef void put_vector(self, unsigned char* at):
+        """To where there is room for `size` bytes."""
         cdef Lexeme* one
         cdef Py_ssize_t size
         cdef int i, place
@@ -438,7 +438,6 @@ cdef class Words:
             while place >= 0:
                 at = with_short(at, self.places[place])
                 place = self.following[place]
-        return found
 
 
 cdef inline unsigned char* with_short(unsigned char* at, int value) noexcept:
@@ -456,6 +455,7 @@ cdef class RowMaker:
         first, last: between which times lie, in microseconds since 1970
         gap: places between two fields or tags
         makers: `consumer_query.usual_rows.Makers`
+        row_class, usual_class: named tuples, of file id, revision and record, and of such a row and an event type
     """
 
     cdef bytes header
@@ -466,8 +466,19 @@ cdef class RowMaker:
     cdef bint busy
     cdef object texts, names, people, types, tags, uploaders, elements
     cdef object whole_name, checksum, sizes, created, updated, kept, not_kept
+    cdef type row_class, usual_class
 
-    def __init__(self, bytes header, tuple event_types, int64_t first, int64_t last, int gap, makers):
+    def __init__(
+        self,
+        bytes header,
+        tuple event_types,
+        int64_t first,
+        int64_t last,
+        int gap,
+        makers,
+        type row_class,
+        type usual_class,
+    ):
         self.header = header
         self.event_types = event_types
         self.first = first
@@ -488,40 +499,51 @@ cdef class RowMaker:
         self.updated = makers.updated
         self.kept = makers.kept
         self.not_kept = makers.not_kept
+        self.row_class = row_class
+        self.usual_class = usual_class
 
-    def row(self, bytes key not None, bytes value not None):
-        """File id, revision, event type, columns and search vector; None when it is not a usual record."""
+    def row(self, bytes key, bytes value):
+        """The row, and what happened; None when it is not a usual record."""
         cdef Event event
         cdef Out out
-        cdef char columns[ROOM]
-        cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(value)
-        if not HEADER < PyBytes_GET_SIZE(value) <= MOST_BYTES:
+        cdef char fields[ROOM]
+        cdef const unsigned char* at
+        cdef Py_ssize_t size
+        if key is None or value is None or not HEADER < PyBytes_GET_SIZE(value) <= MOST_BYTES:
             return None
+        at = <const unsigned char*>PyBytes_AS_STRING(value)
         if memcmp(at, PyBytes_AS_STRING(self.header), HEADER) != 0:
             return None
         if not read_event(at + HEADER, at + PyBytes_GET_SIZE(value), &event) or not self._is_sound(key, &event):
             return None
-        out.at = &columns[0]
+        out.at = &fields[4]
         out.bad = False
-        put_columns(&out, &event)
+        put_fields(&out, &event)
         if out.bad or self.busy:  # another thread makes a row
             return None
         self.busy = True
         try:
-            search = self._search(&event)
+            if not self._search(&event):
+                return None
+            put_field(&out, VECTOR, self.words.size)
+            size = out.at - fields
+            out.at = fields
+            put_int(&out, <uint32_t>(size - 4 + self.words.size))
+            record = PyBytes_FromStringAndSize(NULL, size + self.words.size)
+            memcpy(PyBytes_AS_STRING(record), fields, size)
+            self.words.put_vector(<unsigned char*>PyBytes_AS_STRING(record) + size)
         except (UnicodeDecodeError, OverflowError):
             return None
         finally:
             self.busy = False
-        if search is None:
-            return None
-        return str_of(event.file_id), event.revision, self.event_types[event.kind], columns[: out.at - columns], search
+        made = tuple_new(self.row_class, (str_of(event.file_id), event.revision, record))
+        return tuple_new(self.usual_class, (made, self.event_types[event.kind]))
 
-    cdef bint _is_sound(self, bytes key, const Event* event):
+    cdef bint _is_sound(self, bytes key, Event* event):
         """What `records` asks of one."""
         if not 0 <= event.kind < len(self.event_types) - 1 or event.revision < 1 or event.size < 0:
             return False
-        if not is_file_id(event.file_id) or PyBytes_GET_SIZE(key) != event.file_id.size:
+        if not read_file_id(event.file_id, event.uuid) or PyBytes_GET_SIZE(key) != event.file_id.size:
             return False
         if memcmp(PyBytes_AS_STRING(key), event.file_id.at, event.file_id.size) != 0:
             return False
@@ -529,8 +551,8 @@ cdef class RowMaker:
             return False
         return not event.has_expires or self.first <= event.expires <= self.last
 
-    cdef bytes _search(self, const Event* event):
-        """None when positions beyond the usual are needed.
+    cdef bint _search(self, const Event* event) except -1:
+        """Gather the lexemes; False when positions beyond the usual are needed.
 
         Raises:
             UnicodeDecodeError: a text is no UTF-8.
@@ -566,7 +588,7 @@ cdef class RowMaker:
         place = words.place_all(known(self.people, person), D, place) + self.gap
         if event.has_description:
             place = self._place_text(words, event.description, place)
-        return words.vector() if place <= MOST_PLACES else None
+        return place <= MOST_PLACES
 
     cdef int _place_name(self, Words words, Text name) except -1:
         """First all words, then the parts of those that consist of several; returns the place behind them."""

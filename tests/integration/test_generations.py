@@ -10,6 +10,10 @@ from consumer_query import generations
 from runtime.postgres import Connection
 
 SOON = "SET LOCAL lock_timeout = '100ms'"
+COLUMNS = """
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
 DELETED = "INSERT INTO {table} (file_id, revision, deleted) VALUES ($1, $2, true)"
 
 
@@ -108,3 +112,8 @@ async def test_a_deletion_is_carried_over_unless_the_other_generation_knows_bett
         older: (5, True, None),
         newer: (6, False, "x"),
     }
+
+
+async def test_the_type_in_which_rows_are_sent_has_the_columns_of_the_table(query_pool: asyncpg.Pool) -> None:
+    table = await query_pool.fetch(COLUMNS, generations.table_name(1))
+    assert await query_pool.fetch(COLUMNS, "cache_row") == table

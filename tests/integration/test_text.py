@@ -1,6 +1,7 @@
 """The analyzer's texts before a real Postgres: it takes them all, and what is asked meets what is stored."""
 
 import re
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from consumer_query import analysis
 from consumer_query.analysis import TooManyWordsError, name_term, quoted_term, search_vector, split
 from consumer_query.asking import understand
 from consumer_query.stop_words import STOP_WORDS
+from runtime.postgres import open_pool
 from tests.vectors import spelt
 
 FOUND = "SELECT $1::tsvector @@ $2::tsquery"
@@ -25,6 +27,17 @@ WORDS = st.lists(
 FILLED = "filler " * 16_382
 NUMBERS = " ".join(map(str, range(3_000)))
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+async def query_pool(query_database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with await open_pool(query_database, "tests", init=send_vectors) as pool:
+        yield pool
+
+
+async def send_vectors(connection: asyncpg.Connection) -> None:
+    """As they are, which a row does too."""
+    await connection.set_builtin_type_codec("tsvector", schema="pg_catalog", codec_name="bytea", format="binary")
 
 
 def named(name: str) -> bytes:

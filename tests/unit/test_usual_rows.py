@@ -114,7 +114,7 @@ def test_words_are_split_alike(text: str) -> None:
         {"checksum": "A1B2"},
         {"storage_path": "файлы/2026", "mime_type": "тип/вид", "version": "вторая"},
         {"description": "слово " * 120},
-        {"description": 'in "quotes",\r\n\ta\\b'},
+        {"description": 'in "quotes",\r\n\ta\\b\x01'},
     ],
 )
 def test_these_are_usual(changes: dict[str, Any]) -> None:
@@ -125,8 +125,8 @@ def test_these_are_usual(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"description": "a\x01"},
         {"description": "a\x00"},
+        {"tags": ("a\x00",)},
         {"description": "слово " * 141},
         {"description": "a " * 1000},
         {"description": "я" * 2000},
