@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 from fastapi import FastAPI
 
-from consumer_query import metrics, read_model
+from consumer_query import metrics
 from consumer_query.admin_client import open_admin_client
 from consumer_query.api import files_router
 from consumer_query.dead_letter_log import DeadLetterLog
@@ -48,7 +48,7 @@ async def run_api(settings: QueryApiSettings) -> None:
     url = settings.query_database_url.get_secret_value()
     watch = lag_watch(settings)
     async with (
-        make_pool(url, "query-api", max_size=10, init=read_model.teach) as pool,
+        make_pool(url, "query-api", max_size=10) as pool,
         search_pool(
             (settings.query_search_database_url or settings.query_database_url).get_secret_value(),
             settings.search_timeout_seconds,

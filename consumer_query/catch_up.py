@@ -19,6 +19,7 @@ from consumer_query.buffers import Buffer, Take
 from consumer_query.dead_letters import DeadLetter, DeadLetterWriter
 from consumer_query.lanes import Lane
 from consumer_query.points import unwatched
+from consumer_query.read_model import teach
 from consumer_query.records import RecordReader
 from runtime.brokers import AnyBrokers
 from runtime.kafka import REQUEST_TIMEOUT_MS, plain_consumer
@@ -117,6 +118,7 @@ class Follower:
             Exception: of Kafka, Postgres or the registry; positions and rows agree all the same.
         """
         async with self._pool.acquire() as connection:
+            await teach(connection)
             while due := [one for number, one in self._buffers.items() if one.applied < targets[number]]:
                 if hungry := [one for one in due if not one.records and one.fetched <= one.applied]:
                     async with asyncio.timeout(STALL_SECONDS):

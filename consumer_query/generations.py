@@ -20,7 +20,7 @@ from runtime.postgres import Connection
 from runtime.roles import BECOME
 
 SHAPE: Final = 3
-"""Raised when the table below or what is written into it changes; that asks for a rebuild, never for a migration."""
+"""Raised when the columns below or what is written into them change; that asks for a rebuild, never for a migration."""
 
 DELETIONS: Final = """
 INSERT INTO {table} AS kept (file_id, revision, deleted)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asyncpg
 
-from consumer_query import metrics, read_model
+from consumer_query import metrics
 from consumer_query.admin_client import AdminClient, open_admin_client
 from consumer_query.arbiter import AdminArbiter
 from consumer_query.dead_letters import TopicDeadLetters
@@ -38,7 +38,7 @@ async def run_maintenance(settings: MaintenanceSettings, watch: RebuildWatch = u
     letters = TopicDeadLetters(settings.brokers, topic_name(DEAD_LETTERS, settings.file_events_topic))
     # A follower, the transaction of a swap or a snapshot, the lease, positions, health; three for a comparison;
     # one to count lexemes.
-    async with make_pool(url, "query-maintenance", max_size=10, init=read_model.teach) as pool:
+    async with make_pool(url, "query-maintenance", max_size=10) as pool:
         admin = open_admin_client(settings.admin_api_url, settings)
         arbiter = AdminArbiter(admin, pool) if admin is not None else None
         keep = timedelta(hours=settings.rebuild_keep_hours)

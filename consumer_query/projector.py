@@ -36,6 +36,7 @@ from consumer_query.lanes import Held, Lane, SystemicFaultError
 from consumer_query.metrics import BROKER_UP, BUFFERED, DATABASE_UP, FAILURES, HELD, PARTITIONS, SEARCHABLE_SECONDS
 from consumer_query.pending_list import LEAVE_TO_OTHERS, keep_empty
 from consumer_query.points import Point, Watch, unwatched
+from consumer_query.read_model import teach
 from consumer_query.records import RecordReader
 from consumer_query.starts import begin
 from consumer_query.usual_rows import COMPILED
@@ -452,7 +453,9 @@ class Projector(ConsumerRebalanceListener):  # type: ignore[misc]
         while not stopping.is_set():
             try:
                 async with self._pool.acquire() as connection:
-                    await connection.execute(LEAVE_TO_OTHERS if express else "SELECT 1")
+                    await teach(connection)
+                    if express:
+                        await connection.execute(LEAVE_TO_OTHERS)
                     self._say_database()
                     while not stopping.is_set():
                         await self._apply_next(lane, connection, express=express)

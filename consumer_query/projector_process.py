@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from consumer_query import durable, metrics, pending_list, read_model
+from consumer_query import durable, metrics, pending_list
 from consumer_query.batch_spans import spans_of_applying
 from consumer_query.cache_guard import CacheGuard, Cure
 from consumer_query.dead_letters import TopicDeadLetters
@@ -40,9 +40,7 @@ async def run_projector(settings: ProjectorSettings, watch: Watch = unwatched) -
     # A projector that is frozen in a transaction would hold its successor up by the locks of its rows.
     session = {"transaction_timeout": f"{TRANSACTION_SECONDS}s", **durable.UNHURRIED, **pending_list.LONG}
     # A connection for each lane and the express lane; to seek, for pending list, offsets, guard, freshness, health.
-    async with make_pool(
-        url, "query-projector", max_size=settings.cache_sync_lanes + 7, settings=session, init=read_model.teach
-    ) as pool:
+    async with make_pool(url, "query-projector", max_size=settings.cache_sync_lanes + 7, settings=session) as pool:
         health = Health()
         tasks = []
         if settings.event_subscribe_enabled:

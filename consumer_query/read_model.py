@@ -4,7 +4,6 @@ The fence is the WHERE of the upsert. Redelivery, replay, two projectors at once
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -12,6 +11,7 @@ import asyncpg
 
 from consumer_query import analysis
 from consumer_query.binary_rows import array_of, record_of
+from consumer_query.errors import QueryError
 from consumer_query.faults import Fault, fault_of
 from consumer_query.generations import table_name
 from consumer_query.projection import FileState
@@ -19,8 +19,11 @@ from consumer_query.records import BadRecordError, Reason
 from consumer_query.terms import terms_of
 from runtime.postgres import Connection
 
-# One value for all rows, in the form in which Postgres keeps values: of the ways to hand many rows to it the one that
-# costs it least, few or many (docs/decisions/0029-rows-are-sent-as-values-of-a-type.md).
+PORTION_BYTES: Final = 32 * 1024 * 1024
+"""Of rows in one value, and one row more. A batch of usual rows has a tenth."""
+
+# One value for all rows, in the form in which Postgres receives values: that costs it least, whether few or many
+# (docs/decisions/0029-rows-are-sent-as-values-of-a-type.md).
 LOAD: Final = """
 INSERT INTO {table} AS cached (
     file_id, revision, deleted, storage_element_id, original_filename, storage_filename, file_size, mime_type,
@@ -66,6 +69,10 @@ FROM file_metadata_cache WHERE file_id = $1
 """
 
 
+class NotMigratedError(QueryError):
+    """The database has no type for the rows that are to be sent to it."""
+
+
 class Row(NamedTuple):
     """A file's state, ready to be written."""
 
@@ -90,10 +97,17 @@ def row_of(state: FileState) -> Row:
 
 
 async def teach(connection: Connection) -> None:
-    """Let a connection send rows as they are. Each connection that writes rows has to be taught once."""
-    # A database that was never migrated does not know the type; whoever starts is told so by `runtime.starting`.
-    with suppress(ValueError):
+    """Let a connection send rows as they are. Whoever is going to write rows over one has to teach it before.
+
+    Again with each error: the database may be another one by then, which was made anew.
+
+    Raises:
+        NotMigratedError: the database does not know rows, or not yet.
+    """
+    try:
         await connection.set_builtin_type_codec("cache_rows", codec_name="bytea", format="binary")
+    except ValueError as error:
+        raise NotMigratedError(f"{error}: the database has to be migrated: python -m consumer_query migrate") from error
 
 
 async def apply(connection: Connection, generation: int, rows: Sequence[Row]) -> int:
@@ -135,9 +149,23 @@ async def write_around_bad_ones(
 
 
 async def _write(connection: Connection, statement: str, generation: int, rows: Sequence[Row]) -> int:
-    sent = array_of([row.record for row in rows])
-    status: str = await connection.execute(statement.format(table=table_name(generation)), sent)
-    return int(status.rpartition(" ")[2])
+    return await send(connection, statement.format(table=table_name(generation)), [row.record for row in rows])
+
+
+async def send(connection: Connection, statement: str, records: Sequence[bytes]) -> int:
+    """Run APPLY or LOAD, for a table, over a connection that was taught: how many rows changed.
+
+    In portions within the caller's transaction, if there is much: Postgres needs six times the memory of a value, and
+    takes none beyond 1 GiB.
+    """
+    changed, begin, size = 0, 0, 0
+    for end, record in enumerate(records, 1):
+        size += len(record)
+        if size >= PORTION_BYTES or end == len(records):
+            status: str = await connection.execute(statement, array_of(records[begin:end]))
+            changed += int(status.rpartition(" ")[2])
+            begin, size = end, 0
+    return changed
 
 
 async def revisions(connection: Connection, generation: int, file_ids: Sequence[str]) -> dict[str, int]:

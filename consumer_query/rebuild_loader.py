@@ -136,13 +136,14 @@ async def _load(settings: MaintenanceSettings, orders: Orders) -> int:
     # A crash of Postgres takes rows and how far they are together, so nothing has to wait for its disk.
     bounded = {"synchronous_commit": "off"}
     async with (
-        await open_pool(url, "query-rebuild", max_size=1, settings=bounded, init=read_model.teach) as pool,
+        await open_pool(url, "query-rebuild", max_size=1, settings=bounded) as pool,
         pool.acquire() as connection,
     ):
         consumer = plain_consumer(settings.brokers, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
             await consumer.start()
             consumer.assign([partition])
+            await read_model.teach(connection)
             return await _Loader(settings, orders, connection, consumer, partition, letters).run()
         finally:
             await consumer.stop()

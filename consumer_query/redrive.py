@@ -173,6 +173,7 @@ class Redrive:
             except Exception as unreadable:  # noqa: BLE001 - whatever it is, it passes or it is this letter's
                 return await self._superseded(letter) or _failed(letter, unreadable)
             async with self._pool.acquire() as connection:
+                await read_model.teach(connection)
                 known = await _known_revision(connection, state.file_id)
                 if known >= state.revision:
                     return _superseded_by(known)

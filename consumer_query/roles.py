@@ -84,6 +84,7 @@ OF_MIGRATE: Final = {
     """,
     # Searches sign and read cursors.
     "search_secret": "GRANT SELECT ON {name} TO artstore_query_write, artstore_query_read",  # pragma: allowlist secret
+    "cache_rows?": "GRANT USAGE ON TYPE {name} TO artstore_query_maintain, artstore_query_write",
 }
 
 OF_MAINTAIN: Final = {

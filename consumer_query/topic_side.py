@@ -15,13 +15,13 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumer_query.admin_client import AdminSide
-from consumer_query.binary_rows import array_of, record_of
+from consumer_query.binary_rows import record_of
 from consumer_query.buffers import Record
 from consumer_query.confirm import Confirmer, Patience
 from consumer_query.findings import Findings
 from consumer_query.full_sync import compare
 from consumer_query.generations import PRIMARY_KEY, TABLE
-from consumer_query.read_model import APPLY
+from consumer_query.read_model import APPLY, send, teach
 from consumer_query.records import BadRecordError, RecordReader
 from consumer_query.sides import SECONDS, Standing, TableSide, set_up, states
 from runtime.brokers import AnyBrokers
@@ -135,7 +135,7 @@ class TopicSide(TableSide):
     async def _write(self, newest: Newest) -> None:
         if newest:
             async with self._alone:
-                await self._connection.execute(WRITE, array_of([record for _, record in newest.values()]))
+                await send(self._connection, WRITE, [record for _, record in newest.values()])
             self._tell(f"reading the topic: {self.records:,} records")
 
     async def _positions(self) -> Mapping[int, int]:
@@ -162,6 +162,7 @@ async def open_topic_side(pool: asyncpg.Pool, topic: TopicReader, tell: Tell) ->
             async with asyncio.timeout(STALL_SECONDS):
                 await consumer.start()
                 consumer.assign(await all_partitions(topic.bootstrap_servers, topic.topic))
+            await teach(connection)
             for statement in MAKE:
                 await connection.execute(statement)
             side = TopicSide(connection, consumer, RecordReader(topic.schema_registry_url), tell)

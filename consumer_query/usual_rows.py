@@ -14,9 +14,9 @@ from consumer_query.records import EARLIEST, LATEST
 from schemas.codec import EVENT_TYPES, versions
 
 try:
-    from artstore_rows import RowMaker
+    from artstore_rows import FORM, RowMaker
 except ImportError:
-    RowMaker = None
+    FORM, RowMaker = None, None
 
 
 class Makers(NamedTuple):
@@ -49,12 +49,14 @@ class Usual(NamedTuple):
     event_type: str
 
 
+CURRENT_FORM: Final = 2
+"""Of the rows that `binary_rows` makes. Compiled code that was left by an older checkout makes others."""
 LAYOUT: Final = 1
 """The version of the schema that compiled code reads. Of a newer one, it would not know what records mean."""
 _newest: Final = versions()[-1]
 _maker: Final = (
     RowMaker(_newest.header, tuple(EVENT_TYPES.values()), EARLIEST, LATEST, analysis.GAP, Makers(), Row, Usual)
-    if RowMaker is not None and _newest.number == LAYOUT
+    if RowMaker is not None and FORM == CURRENT_FORM and _newest.number == LAYOUT
     else None
 )
 COMPILED: Final[bool] = _maker is not None

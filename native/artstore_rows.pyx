@@ -16,6 +16,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
+FORM = 2  # Of the rows, and of how they are asked for; see `consumer_query.usual_rows`.
+
 cdef enum:
     HEADER = 10
     MOST_BYTES = 4000  # Of a record's value.

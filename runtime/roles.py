@@ -46,6 +46,9 @@ SELECT 'TABLE' AS kind, relname AS name, quote_ident(relname) AS quoted, pg_get_
 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
 UNION ALL SELECT 'FUNCTION', proname, oid::regprocedure::text, pg_get_userbyid(proowner)
 FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'TYPE', typname, quote_ident(typname), pg_get_userbyid(typowner)
+FROM pg_type LEFT JOIN pg_class ON pg_class.oid = typrelid
+WHERE typnamespace = 'public'::regnamespace AND (typtype = 'd' OR relkind = 'c')
 ORDER BY 1 DESC, 2
 """
 
@@ -63,7 +66,7 @@ class Owner:
 
     role: str
     grants: Mapping[str, str]
-    """By the name of a table, view or function, as a pattern: the GRANT, with {name} in it. Empty: nobody else."""
+    """By the name of a table, view, function or type, a pattern: the GRANT, with {name} in it. Empty: nobody else."""
 
 
 @dataclass(frozen=True)

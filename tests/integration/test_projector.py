@@ -244,11 +244,37 @@ async def test_a_projector_survives_the_loss_of_its_database_connections(
         await eventually(lambda: has(query_pool, second))
 
 
+async def test_types_that_were_lost_and_made_anew_are_learned_without_a_restart(
+    query_pool: asyncpg.Pool, query_database: str, events_topic: Topic, running_projector: Running
+) -> None:
+    first, second = created(), created()
+    async with running_projector() as projector:
+        await events_topic.announce(first)
+        await settles(cached(query_pool), {first.file_id: 1})
+        await query_pool.execute("DROP DOMAIN cache_rows; DROP TYPE cache_row")
+        await query_pool.execute("UPDATE alembic_version SET version_num = '0008'")
+        await events_topic.announce(second)
+        await eventually(lambda: complains(projector, "unknown type"))
+        await run_migrate(QueryDatabaseSettings.model_validate({"query_database_url": query_database}))
+        await settles(cached(query_pool), {first.file_id: 1, second.file_id: 1})
+
+
 async def has(pool: asyncpg.Pool, event: FileEvent) -> bool:
     try:
         return bool(await pool.fetchval("SELECT 1 FROM file_metadata_cache WHERE file_id = $1", event.file_id))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
         return False
+
+
+async def test_rows_that_are_too_much_for_one_value_go_in_portions(
+    query_pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row_of(created()) for _ in range(7)]
+    monkeypatch.setattr(read_model, "PORTION_BYTES", 2 * len(rows[0].record))
+    async with query_pool.acquire() as connection, connection.transaction():
+        assert await read_model.apply(connection, 1, rows[:2]) == 2
+        assert await read_model.apply(connection, 1, rows) == 5
+    assert await query_pool.fetchval("SELECT count(*) FROM file_metadata_cache") == 7
 
 
 async def test_a_projector_that_lost_a_partition_moves_neither_its_position_nor_its_rows(
@@ -550,11 +576,12 @@ async def test_when_nearly_all_records_are_bad_it_stops_and_says_so_instead_of_e
 
 
 async def complains(projector: Projector, reason: str) -> bool:
-    try:
-        await projector.partitions()
-        await projector.database.check()
-    except NotReadyError as error:
-        return reason in str(error)
+    for check in (projector.partitions, projector.database.check):
+        try:
+            await check()
+        except NotReadyError as error:
+            if reason in str(error):
+                return True
     return False
 
 

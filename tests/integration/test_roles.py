@@ -363,6 +363,9 @@ UNION ALL SELECT proname, proowner::regrole::text, (SELECT array_agg(one::text O
     FROM unnest(proacl) AS one), NULL
 FROM pg_proc JOIN pg_language ON pg_language.oid = prolang
 WHERE pronamespace = 'public'::regnamespace AND lanname <> 'c'
+UNION ALL SELECT typname, typowner::regrole::text, (SELECT array_agg(one::text ORDER BY one::text)
+    FROM unnest(typacl) AS one), NULL
+FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typname IN ('cache_row', 'cache_rows')
 ORDER BY 1
 """
 
