@@ -24,7 +24,7 @@ from bench.full_table import ROW_COLUMNS, Expected
 from bench.projecting import Log
 from bench.report import Figure, ratio, turned
 from bench.servers import Servers, Tell, until
-from consumer_query import analysis, generations, read_model, rebuild_jobs
+from consumer_query import analysis, generations, rebuild_jobs
 from consumer_query.migrations import run_migrate
 from consumer_query.rebuild_jobs import Job, Kind, Phase
 from consumer_query.settings import MaintenanceSettings, QueryDatabaseSettings
@@ -151,7 +151,7 @@ async def _ours(given: _Input) -> None:
         given.seen.note(LIVE, live.seconds)
         await _let_it_settle(url)
         await servers.checkpoint()
-        async with await open_pool(url, "bench", max_size=3, init=read_model.teach) as pool:
+        async with await open_pool(url, "bench", max_size=3) as pool:
             with projecting.process(
                 servers, "maintenance", url, log.topic, REBUILD_READERS=str(given.readers), SYNC_INTERVAL_SECONDS="0"
             ) as child:
@@ -219,7 +219,7 @@ async def _floor(given: _Input) -> None:
                 max_size=1,
                 command_timeout=3600,
                 settings={"maintenance_work_mem": memory},
-                init=read_model.teach,
+                init=_send_vectors,
             ) as pool,
             pool.acquire() as connection,
         ):
@@ -235,6 +235,10 @@ async def _floor(given: _Input) -> None:
             await connection.execute("CREATE VIEW floor_files AS SELECT * FROM floor WHERE NOT deleted")
             full_table.compare(FLOOR, await full_table.files(connection, "floor_files"), given.expected.files)
             full_table.compare(FLOOR, await full_table.deletions(connection, FLOOR_TABLE), given.expected.deletions)
+
+
+async def _send_vectors(connection: asyncpg.Connection) -> None:
+    await connection.set_builtin_type_codec("tsvector", schema="pg_catalog", codec_name="bytea", format="binary")
 
 
 def _words(row: tuple[Any, ...]) -> bytes | None:
