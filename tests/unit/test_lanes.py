@@ -48,8 +48,8 @@ class Noting(RecordReader):
         return Batch([take(self.buffer(one, frame), RECORDS) for one in partitions])
 
     def buffer(self, partition: int, frame: Callable[[bytes], bytes]) -> Buffer:
-        # With a character that compiled code leaves to the reader.
-        events = [created(description="a\x01contract") for _ in range(RECORDS)]
+        # With more tags than compiled code takes: it leaves them to the reader.
+        events = [created(tags=tuple(map(str, range(33)))) for _ in range(RECORDS)]
         buffer = Buffer(TopicPartition("t", partition), 0, 0, 0)
         keys = [str(event.file_id).encode() for event in events]
         self.partitions |= dict.fromkeys(keys, partition)
