@@ -2,6 +2,7 @@
 
 import sys
 from importlib.util import find_spec, module_from_spec
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -51,8 +52,9 @@ def test_it_was_compiled() -> None:
     )
 
 
-def test_where_it_could_not_be_compiled_all_is_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "artstore_rows", None)
+@pytest.mark.parametrize("module", [None, SimpleNamespace(FORM=1, RowMaker=RecordReader)], ids=["none", "an older one"])
+def test_where_it_was_not_compiled_all_is_left_to_python(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "artstore_rows", module)
     spec = find_spec("consumer_query.usual_rows")
     assert spec is not None
     assert spec.loader is not None
