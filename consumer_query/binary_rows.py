@@ -30,17 +30,6 @@ _SIZE: Final = struct.Struct("!i")
 _NO_TEXTS: Final = struct.pack("!iiI", 0, 0, _TEXT)
 _FIELDS: Final = 19
 
-_ALIVE: Final = _FIELD.pack(_BOOL, 1) + b"\0"
-_DELETED: Final = _FIELD.pack(_BOOL, 1) + b"\1"
-_NOTHING: Final = {of_type: _FIELD.pack(of_type, -1) for of_type in (_LONG, _TEXT, _TEXTS, _TIME, _VECTOR)}
-_OF_DELETED: Final = b"".join(
-    _NOTHING[of_type]
-    for of_type in (
-        *(_TEXT, _TEXT, _TEXT, _LONG, _TEXT, _TIME, _TIME, _TEXT, _TEXT, _TEXT, _TEXT, _TEXTS, _TEXT, _TEXT),
-        *(_TIME, _VECTOR),
-    )
-)
-
 
 def record_of(columns: Mapping[str, Any], search: bytes | None) -> bytes:
     """A row with its size before it.
@@ -78,8 +67,8 @@ def record_of(columns: Mapping[str, Any], search: bytes | None) -> bytes:
             _texts(columns["tags"]),
             _text(columns["storage_path"]),
             _text(columns["checksum"]),
-            _NOTHING[_TIME] if expires is None else _time(expires),
-            _NOTHING[_VECTOR] if search is None else _FIELD.pack(_VECTOR, len(search)) + search,
+            _null(_TIME) if expires is None else _time(expires),
+            _null(_VECTOR) if search is None else _FIELD.pack(_VECTOR, len(search)) + search,
         )
     )
 
@@ -95,6 +84,10 @@ def _sized(parts: Iterable[bytes]) -> bytes:
     return _SIZE.pack(len(record)) + record
 
 
+def _null(of_type: int) -> bytes:
+    return _FIELD.pack(of_type, -1)
+
+
 def _number(value: int) -> bytes:
     return _NUMBER.pack(_LONG, 8, value)
 
@@ -105,7 +98,7 @@ def _time(microseconds: int) -> bytes:
 
 def _text(value: str | None) -> bytes:
     if value is None:
-        return _NOTHING[_TEXT]
+        return _null(_TEXT)
     text = _storable(value)
     return _FIELD.pack(_TEXT, len(text)) + text
 
@@ -122,3 +115,11 @@ def _storable(value: str) -> bytes:
     if b"\0" in text:
         raise BadRecordError(Reason.UNSTORABLE_TEXT, "a text holds the character NUL, which Postgres cannot store")
     return text
+
+
+_ALIVE: Final = _FIELD.pack(_BOOL, 1) + b"\0"
+_DELETED: Final = _FIELD.pack(_BOOL, 1) + b"\1"
+# Of all columns behind `deleted`.
+_OF_DELETED: Final = b"".join(map(_null, (
+    _TEXT, _TEXT, _TEXT, _LONG, _TEXT, _TIME, _TIME, _TEXT, _TEXT, _TEXT, _TEXT, _TEXTS, _TEXT, _TEXT, _TIME, _VECTOR,
+)))  # fmt: skip

@@ -173,7 +173,6 @@ class Redrive:
             except Exception as unreadable:  # noqa: BLE001 - whatever it is, it passes or it is this letter's
                 return await self._superseded(letter) or _failed(letter, unreadable)
             async with self._pool.acquire() as connection:
-                await read_model.teach(connection)
                 known = await _known_revision(connection, state.file_id)
                 if known >= state.revision:
                     return _superseded_by(known)
@@ -221,6 +220,7 @@ async def _known_revision(connection: Connection, file_id: str) -> int:
 
 async def _apply(connection: Connection, row: Row, *, dry_run: bool) -> int:
     """Apply one row in a transaction of its own, which a dry run rolls back. Rows changed."""
+    await read_model.teach(connection)
     changed = 0
     try:
         async with connection.transaction():
